@@ -1,0 +1,177 @@
+"""The tables of a store: every column's name, type, unit and meaning, in one place."""
+
+import pyarrow as pa
+
+STORE_VERSION = 1
+
+TASKS = ("choice", "grounding", "grounded_choice", "number", "open")
+"""What a sample asks for: an option, a span, an option and a span, a number, or free text."""
+
+SPAN = pa.list_(pa.float64())
+
+
+def _field(name: str, type_: pa.DataType, meaning: str, **extra: str) -> pa.Field:
+    return pa.field(name, type_, metadata={"meaning": meaning, **extra})
+
+
+FINGERPRINT = _field("fingerprint", pa.string(), "hash of everything that determines this row")
+
+VIDEOS = pa.schema(
+    [
+        _field("video_id", pa.string(), "hash of the file's content"),
+        _field("path", pa.string(), "where the file was found"),
+        _field("codec", pa.string(), "codec name, e.g. h264"),
+        _field("bytes", pa.int64(), "file size in bytes"),
+        _field("width", pa.int32(), "width in pixels after rotation"),
+        _field("height", pa.int32(), "height in pixels after rotation"),
+        _field("rotation", pa.int32(), "rotation that decoding applies, degrees"),
+        _field("fps", pa.float64(), "average frames a second"),
+        _field("duration_s", pa.float64(), "from the first frame's start to the last frame's end, seconds"),
+        _field("frame_count", pa.int64(), "frames that the container announces as shown"),
+        _field("variable_rate", pa.bool_(), "true when the gaps between frames differ"),
+        _field("status", pa.string(), "ok, or what is unusual about the file"),
+        FINGERPRINT,
+    ]
+)
+
+SAMPLES = pa.schema(
+    [
+        _field("sample_id", pa.string(), "stable id: hash of source, row id and content"),
+        _field("source", pa.string(), "name of the annotation source"),
+        _field("split", pa.string(), "train, val, test or a benchmark's name"),
+        _field("video_id", pa.string(), "the video that the question is about"),
+        _field("task", pa.string(), "choice, grounding, grounded_choice, number or open"),
+        _field("question", pa.string(), "the question's text, without options and instructions"),
+        _field("options", pa.list_(pa.string()), "texts of the options, without letters; empty when there are none"),
+        _field("answer", pa.string(), "letter for choices, text otherwise; empty for pure grounding"),
+        _field("spans", pa.list_(SPAN), "true spans [[start_s, end_s]] that answer the question; may be empty"),
+        _field("origin", pa.string(), "the original row, as JSON"),
+        FINGERPRINT,
+    ]
+)
+
+FRAMES = pa.schema(
+    [
+        _field("video_id", pa.string(), "the video"),
+        _field("index", pa.int32(), "position among the cached frames of this video, from 0"),
+        _field("time_s", pa.float64(), "true presentation time, seconds from the first frame's start"),
+        _field("height", pa.int32(), "pixels"),
+        _field("width", pa.int32(), "pixels"),
+        _field("codec", pa.string(), "raw (RGB bytes, row by row) or jpeg"),
+        _field("crc", pa.uint32(), "crc32 of `pixels`"),
+        _field("backend", pa.string(), "the decoder that produced it"),
+        _field(
+            "pixels", pa.large_binary(), "height x width x 3 uint8, or a JPEG", **{"lance-encoding:compression": "none"}
+        ),
+        FINGERPRINT,
+    ]
+)
+
+FRAME_EMBEDDINGS = pa.schema(
+    [
+        _field("video_id", pa.string(), "the video"),
+        _field("scorer", pa.string(), "the image-text model"),
+        _field("dim", pa.int32(), "length of one embedding"),
+        _field("embeddings", pa.list_(pa.float16()), "n_frames x dim, flattened; unit length"),
+        FINGERPRINT,
+    ]
+)
+
+FRAME_SCORES = pa.schema(
+    [
+        _field("sample_id", pa.string(), "the sample"),
+        _field("scorer", pa.string(), "the image-text model"),
+        _field("scores", pa.list_(pa.float32()), "cosine of question and frame, one a cached frame"),
+        _field("windows", pa.int32(), "pieces that the question was split into to fit the model's context"),
+        _field("cut_tokens", pa.int32(), "question tokens that no piece holds (0: nothing was cut)"),
+        FINGERPRINT,
+    ]
+)
+
+VARIANT_FIELDS = [
+    _field("variant", pa.int32(), "0 is the anchor"),
+    _field("kind", pa.string(), "anchor, importance, or coverage (importance without scores that tell frames apart)"),
+    _field("indices", pa.list_(pa.int32()), "cached frames, ascending"),
+    _field("times", pa.list_(pa.float64()), "their true times, seconds"),
+    _field(
+        "crop", pa.list_(pa.float32()), "left, top, right, bottom as shares of the frame: [0, 0, 1, 1] is all of it"
+    ),
+    _field("seed", pa.int64(), "seed that drew it"),
+    _field("coverage", pa.float64(), "largest part of the video without a frame, as a share of its length"),
+]
+
+VARIANTS = pa.schema(
+    [
+        _field("sample_id", pa.string(), "the sample"),
+        _field("video_id", pa.string(), "the video"),
+        *VARIANT_FIELDS,
+        FINGERPRINT,
+    ]
+)
+
+ROLLOUTS = pa.schema(
+    [
+        _field("sample_id", pa.string(), "the sample"),
+        _field("variant", pa.int32(), "the view that the policy saw"),
+        _field("draw", pa.int32(), "0, 1, ... K-1"),
+        _field("policy", pa.string(), "fingerprint of the policy"),
+        _field("text", pa.string(), "the response"),
+        _field("tokens", pa.int32(), "its length in tokens"),
+        _field("logprob", pa.float64(), "sum of the log-probabilities of its tokens"),
+        _field("accuracy", pa.float64(), "reward part: right answer, 0..1; null where the task has none"),
+        _field("iou", pa.float64(), "reward part: temporal IoU, 0..1; null where the task has none"),
+        _field("format", pa.float64(), "reward part: 1 when the response keeps the format"),
+        _field(
+            "reward", pa.float64(), "accuracy and IoU by the task's rule, 0..1, without format: variance is taken of it"
+        ),
+        _field("parse_error", pa.string(), "why the answer could not be read; empty when it could"),
+        FINGERPRINT,
+    ]
+)
+
+CURATED = pa.schema(
+    [
+        *[f for f in SAMPLES if f.name not in ("origin", "fingerprint")],
+        _field("variants", pa.list_(pa.struct(VARIANT_FIELDS)), "the M views, anchor first"),
+        _field("frames_fingerprint", pa.string(), "fingerprint of the cached frames that the views index"),
+        _field("policy", pa.string(), "fingerprint of the policy that was measured"),
+        _field("draws", pa.int32(), "rollouts that the statistics stand on"),
+        _field("reward_mean", pa.float64(), "mean reward (accuracy or IoU) over the draws"),
+        _field("reward_var", pa.float64(), "population variance of the reward over the draws"),
+        _field("format_rate", pa.float64(), "share of draws in the right format"),
+        FINGERPRINT,
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        _field("stage", pa.string(), "the stage that failed"),
+        _field("key", pa.string(), "the item's key"),
+        _field("reason", pa.string(), "short class of the failure, for counting"),
+        _field("message", pa.string(), "the whole message"),
+        FINGERPRINT,
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "videos": VIDEOS,
+    "samples": SAMPLES,
+    "frames": FRAMES,
+    "frame_embeddings": FRAME_EMBEDDINGS,
+    "frame_scores": FRAME_SCORES,
+    "variants": VARIANTS,
+    "rollouts": ROLLOUTS,
+    "quarantine": QUARANTINE,
+}
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "videos": ("video_id",),
+    "samples": ("sample_id",),
+    "frames": ("video_id",),
+    "frame_embeddings": ("video_id",),
+    "frame_scores": ("sample_id",),
+    "variants": ("sample_id",),
+    "rollouts": ("sample_id", "variant", "draw"),
+    "quarantine": ("stage", "key"),
+}
+"""The columns that name one item of work: a stage writes all rows of an item in one commit."""
