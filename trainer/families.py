@@ -1,0 +1,232 @@
+"""The only module that knows model families: how a view and a question become the inputs of a stock transformers class.
+
+Legend of shapes: P prompt tokens, N vision patches, D features of a patch, V vision tokens, H hidden size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.prompts import SYSTEM, question_text
+from pipeline.views import View
+
+TEXT, VIDEO = 0, 2  # transformers' mm_token_type_ids
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One view and its text, ready for the model.
+
+    ids, types: long [P]. positions: long [3, P], the M-RoPE positions. pixels: float32 [N, D]. grid: long [1, 3].
+    """
+
+    ids: Tensor
+    types: Tensor
+    positions: Tensor
+    pixels: Tensor
+    grid: Tensor
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first token after the prompt."""
+        return int(self.positions.max()) + 1
+
+
+@dataclass(frozen=True)
+class VisionFeatures:
+    """What the vision tower made of one view: pooled [V, H], and [V, H] for each deepstack layer."""
+
+    pooled: Tensor
+    deepstack: tuple[Tensor, ...]
+
+
+class Family(Protocol):
+    """What the trainer needs to know about a model family."""
+
+    banned_ids: list[int]  # vision tokens: never sampled, masked in log-probs alike
+    eos_id: int
+    pad_id: int
+
+    def heads(self, views: Sequence[View]) -> list[Prompt]:
+        """Prompts that end right after the video: what all questions about one view share."""
+        ...
+
+    def tail(self, question: str, options: Sequence[str]) -> Tensor:
+        """Tokens from the end of the video to the start of the response, long [n]."""
+        ...
+
+    def vision(self, model: Any) -> nn.Module:
+        """The vision tower, with whatever joins it to the language model."""
+        ...
+
+    def encode(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
+        """Run the vision tower once for all prompts."""
+        ...
+
+    def hidden(self, model: Any, features: Sequence[VisionFeatures] | None, **inputs: Any) -> Any:
+        """The language model's output (last_hidden_state, past_key_values) for explicit ids, mask and positions."""
+        ...
+
+
+def extend(prompt: Prompt, tail: Tensor) -> Prompt:
+    """Append text tokens [n] to a prompt; their positions continue after it."""
+    n = len(tail)
+    steps = (torch.arange(n) + prompt.next_position).expand(3, n)
+    return Prompt(
+        ids=torch.cat([prompt.ids, tail]),
+        types=torch.cat([prompt.types, torch.full((n,), TEXT)]),
+        positions=torch.cat([prompt.positions, steps], dim=1),
+        pixels=prompt.pixels,
+        grid=prompt.grid,
+    )
+
+
+class Qwen3VL:
+    """Qwen3-VL: each frame stands behind its own textual timestamp, so true times reach the model as text.
+
+    A view's frame fills a whole temporal patch (it is repeated `temporal_patch_size` times): frames of a variant can be
+    far apart in time, and merging two of them would give both a time at which neither was seen.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.temporal = processor.video_processor.temporal_patch_size
+        self.merge = processor.video_processor.merge_size
+        config = model.config
+        self.video_id = config.video_token_id
+        self.banned_ids = sorted(
+            {config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id}
+        )
+        self.eos_id = self.tokenizer.eos_token_id
+        self.pad_id = self.tokenizer.pad_token_id
+        if self.pad_id is None:
+            self.pad_id = self.eos_id
+        self._before_video, self._after_video = self._split_template()
+
+    def _split_template(self) -> tuple[str, str]:
+        """The chat template's text before the video and behind the question, found with a marker as the question."""
+        marker = "QUESTION"
+        text = self.processor.apply_chat_template(
+            [
+                {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
+                {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": marker}]},
+            ],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        video = f"{self.processor.vision_start_token}{self.processor.video_token}{self.processor.vision_end_token}"
+        if text.count(video) != 1 or text.count(marker) != 1 or text.index(video) > text.index(marker):
+            raise UserError(
+                "the policy's chat template",
+                "expected one video placeholder, then the question's text",
+                "use the chat template that the model was published with",
+            )
+        before, rest = text.split(video)
+        between, after = rest.split(marker)
+        self._between = between
+        return before, after
+
+    def _tokens(self, text: str) -> Tensor:
+        return torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.long)
+
+    def heads(self, views: Sequence[View]) -> list[Prompt]:
+        clips = [torch.from_numpy(v.frames).permute(0, 3, 1, 2).repeat_interleave(self.temporal, 0) for v in views]
+        out = self.processor.video_processor(videos=clips, do_sample_frames=False, return_tensors="pt")
+        grids = out["video_grid_thw"]
+        pixels = out["pixel_values_videos"].split(grids.prod(-1).tolist())
+        return [self._head(view, p, g) for view, p, g in zip(views, pixels, grids, strict=True)]
+
+    def _head(self, view: View, pixels: Tensor, grid: Tensor) -> Prompt:
+        per_frame = int(grid[1:].prod()) // self.merge**2
+        p = self.processor
+        frame = p.vision_start_token + p.video_token * per_frame + p.vision_end_token
+        text = self._before_video + "".join(f"<{t:.1f} seconds>{frame}" for t in view.times)
+        ids = self._tokens(text)
+        types = torch.where(ids == self.video_id, VIDEO, TEXT)
+        height, width = (int(x) // self.merge for x in grid[1:])
+        return Prompt(ids, types, frame_positions(types, height, width), pixels, grid[None])
+
+    def tail(self, question: str, options: Sequence[str]) -> Tensor:
+        return self._tokens(self._between + question_text(question, options) + self._after_video)
+
+    def vision(self, model: Any) -> nn.Module:
+        tower: nn.Module = model.model.visual
+        return tower
+
+    def encode(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
+        device = next(model.parameters()).device
+        pixels = torch.cat([p.pixels for p in prompts]).to(device)
+        grids = torch.cat([p.grid for p in prompts]).to(device)
+        out = model.model.get_video_features(pixels, grids, return_dict=True)
+        layers = zip(*out.deepstack_features, strict=True) if out.deepstack_features else [()] * len(prompts)
+        return [VisionFeatures(a, tuple(b)) for a, b in zip(out.pooler_output, layers, strict=True)]
+
+    def hidden(self, model: Any, features: Sequence[VisionFeatures] | None, **inputs: Any) -> Any:
+        if features is not None:
+            from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+            depth = len(features[0].deepstack)
+            inputs["mm_encoder_outputs"] = {
+                "video": BaseModelOutputWithDeepstackFeatures(
+                    pooler_output=[f.pooled for f in features],
+                    deepstack_features=[[f.deepstack[k] for f in features] for k in range(depth)],
+                )
+            }
+        return model.model(**inputs)
+
+
+def frame_positions(types: Tensor, height: int, width: int) -> Tensor:
+    """M-RoPE positions of a prompt whose frames each stand between text tokens (Qwen3-VL).
+
+    Text counts up on all three axes. A frame of height x width merged patches starts at the running position p: time p
+    for all of it, p + row and p + column on the other axes; the text behind it goes on at p + max(height, width).
+
+    Args:
+        types: long [P], TEXT or VIDEO; every run of VIDEO is height * width long.
+        height, width: merged patches of a frame.
+
+    Returns:
+        long [3, P].
+
+    Raises:
+        ValueError: a run of video tokens is not one frame.
+    """
+    out = torch.empty(3, len(types), dtype=torch.long)
+    rows = torch.arange(height).repeat_interleave(width)
+    columns = torch.arange(width).repeat(height)
+    step, i = 0, 0
+    flags = (types == VIDEO).tolist()
+    while i < len(flags):
+        if not flags[i]:
+            out[:, i] = step
+            step, i = step + 1, i + 1
+            continue
+        j = i + height * width
+        if not all(flags[i:j]) or j > len(flags) or (j < len(flags) and flags[j]):
+            raise ValueError(f"video tokens at {i} do not form one frame of {height} x {width}")
+        out[0, i:j] = step
+        out[1, i:j] = rows + step
+        out[2, i:j] = columns + step
+        step, i = step + max(height, width), j
+    return out
+
+
+FAMILIES: dict[str, type[Qwen3VL]] = {"qwen3_vl": Qwen3VL}
+"""transformers' `model_type` -> family."""
+
+
+def family_of(model: Any, processor: Any) -> Family:
+    """The family of a loaded model.
+
+    Raises:
+        UserError: the family is unknown; the message lists those that work.
+    """
+    name = model.config.model_type
+    if name not in FAMILIES:
+        raise UserError(f"model family {name!r}", f"works with: {', '.join(FAMILIES)}", "choose another --policy")
+    return FAMILIES[name](model, processor)

@@ -1,0 +1,138 @@
+"""A policy: a stock transformers video-language model, its processor and its family, ready to answer and to learn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.fingerprint import fingerprint, folder_fingerprint
+from pipeline.ledger import Request, Response
+from pipeline.views import View
+from trainer.families import Family, Prompt, VisionFeatures, extend, family_of
+from trainer.packing import Packed
+from trainer.rollout import Sampled, rollout, token_logprobs
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Policy:
+    """A loaded model with everything needed to ask it.
+
+    Attributes:
+        model: the transformers model. processor: its processor. family: what its inputs look like.
+        fingerprint: identity of the weights that were loaded.
+    """
+
+    def __init__(self, model: Any, processor: Any, identity: str) -> None:
+        self.model = model
+        self.processor = processor
+        self.family: Family = family_of(model, processor)
+        self.fingerprint = identity
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def prompts(self, views: Sequence[View], texts: Sequence[tuple[str, Sequence[str]]]) -> list[Prompt]:
+        """One prompt for each view and its (question, options)."""
+        heads = self.family.heads(views)
+        return [extend(h, self.family.tail(q, o)) for h, (q, o) in zip(heads, texts, strict=True)]
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
+        """Vision features, one encoding a prompt."""
+        return self.family.encode(self.model, prompts)
+
+    def text(self, sampled: Sampled) -> str:
+        """The response as text, without its end token."""
+        ids = [t for t in sampled.tokens.tolist() if t != self.family.eos_id]
+        decoded: str = self.processor.tokenizer.decode(ids, skip_special_tokens=False)
+        return decoded
+
+    def logprobs(self, packed: Packed, features: Sequence[VisionFeatures], temperature: float) -> Tensor:
+        """Log-probs of all targets of a packed batch, float32 [R]; logits exist at those positions only."""
+        out = self.family.hidden(
+            self.model,
+            features,
+            input_ids=packed.ids,
+            attention_mask=packed.mask(),
+            position_ids=packed.positions,
+            use_cache=False,
+        )
+        logits = self.model.lm_head(out.last_hidden_state[packed.rows, packed.sources])
+        logp = token_logprobs(logits, self.family.banned_ids, temperature)
+        return logp.gather(-1, packed.targets[:, None])[:, 0]
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and processor as a folder that `load_policy` and transformers open."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def answer(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[list[Response]]:
+        """Draw responses, one a seed of each request (the ledger's Answerer)."""
+        views = [View(r.frames, r.times) for r in requests]
+        prompts = self.prompts(views, [(r.question, r.options) for r in requests])
+        with torch.no_grad():
+            features = self.encode(prompts)
+        sampled = rollout(
+            self.model,
+            self.family,
+            prompts,
+            features,
+            [r.seeds for r in requests],
+            temperature=temperature,
+            max_tokens=max_tokens,
+        )
+        return [[Response(self.text(s), len(s.tokens), float(s.logprobs.sum())) for s in group] for group in sampled]
+
+
+def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") -> Policy:
+    """Load a policy from a local folder or a hub id.
+
+    Args:
+        name: a folder in transformers' layout, or an id like Qwen/Qwen3-VL-8B-Instruct.
+        precision: fp32 or bf16, the type of the weights.
+
+    Raises:
+        UserError: no such folder, or not a video-language model that a family knows.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    identity = policy_fingerprint(name)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(str(name), dtype=PRECISIONS[precision])
+        processor = AutoProcessor.from_pretrained(str(name))
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"policy {str(name)!r}",
+            f"expected a video-language model in transformers' layout ({first})",
+            "give a folder with config.json, weights and processor files, or a hub id, as --policy",
+        ) from error
+    return Policy(model.to(device).eval(), processor, identity)
+
+
+def policy_fingerprint(name: str | Path) -> str:
+    """Identity of a policy: the contents of its folder; for a hub id, the id.
+
+    Raises:
+        UserError: neither a folder with a config.json nor of the form of a hub id.
+    """
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        return folder_fingerprint(folder)
+    if folder.exists() or folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
+        raise UserError(
+            f"policy {str(name)!r}",
+            "expected a folder with a config.json, or a hub id like Qwen/Qwen3-VL-8B-Instruct",
+            "check the path given as --policy",
+        )
+    return fingerprint("hub", str(name))
+
+
+def load_answerer(folder: str, device: str) -> Policy:
+    """What the `select` stage calls in its worker: a policy that answers."""
+    return load_policy(folder, device)
