@@ -1,0 +1,163 @@
+"""The stage that draws the views of each sample: the anchor, and question-aware ones that keep the answer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.errors import UserError
+from pipeline.fingerprint import fingerprint, seed_of
+from pipeline.frames import FrameReader
+from pipeline.samplers import largest_gap, stratified_importance, uniform
+from pipeline.stage import Item, Outcome
+from pipeline.store import Store
+from pipeline.transforms import WHOLE, Box, draw_box
+
+VERSION = 1
+_REDRAWS = 16
+_NEXT = "strive-data build-variants --help"
+
+
+class BuildVariants:
+    """Draw M views a sample: variant 0 is the anchor (uniform, whole frame, nothing drawn), the rest importance views.
+
+    A view that equals an earlier one of its sample is drawn again, and left out when the video has no other: a sample
+    may end with fewer than M. Where scores tell nothing, a view is drawn for coverage alone and its kind says so.
+
+    Args:
+        m: views a sample, at least 1.
+        frames: frames a view; all cached frames when a video has fewer.
+        mix: share of relevance in the sampling weights, 0..1.
+        temperature: of the relevance softmax, in units of the scores' range.
+        bins: parts of the timeline that each get a frame; None: half as many as frames.
+        seed: of all draws.
+        spatial: whether tasks that allow it get centred crops.
+    """
+
+    name = "build-variants"
+    reads: tuple[str, ...] = ("samples", "frames", "frame_scores")
+    writes = "variants"
+    scope: str | None = None
+    batch_size = 256
+    deadline_s: float | None = None
+
+    def __init__(
+        self,
+        m: int = 4,
+        frames: int = 8,
+        mix: float = 0.8,
+        temperature: float = 0.1,
+        bins: int | None = None,
+        seed: int = 0,
+        spatial: bool = True,
+    ) -> None:
+        self.m, self.frames, self.mix, self.temperature = m, frames, mix, temperature
+        self.bins = max(1, frames // 2) if bins is None else bins
+        self.seed, self.spatial = seed, spatial
+        if m < 1 or frames < 1:
+            raise UserError(f"{m} variants of {frames} frames", "at least one variant of one frame is needed", _NEXT)
+        if not 0.0 <= mix <= 1.0:
+            raise UserError(f"--mix {mix}", "0 (coverage alone) to 1 (relevance alone)", _NEXT)
+        if not temperature > 0.0:
+            raise UserError(f"--temperature {temperature}", "above 0", _NEXT)
+        if not 1 <= self.bins <= frames:
+            raise UserError(f"--bins {self.bins}", f"1 to the {frames} frames of a view", _NEXT)
+
+    def plan(self, store: Store) -> list[Item]:
+        reader = FrameReader(store)
+        cached = set(reader.videos)
+        scored = store.table("frame_scores", columns=["sample_id", "fingerprint"]).to_pylist()
+        row_of = {row["sample_id"]: (offset, row["fingerprint"]) for offset, row in enumerate(scored)}
+        recipe = (VERSION, self.m, self.frames, self.mix, self.temperature, self.bins, self.seed, self.spatial)
+        items = []
+        for sample in store.table("samples", columns=["sample_id", "video_id", "task"]).to_pylist():
+            key, video, task = sample["sample_id"], sample["video_id"], sample["task"]
+            offset, scores = row_of.get(key, (None, ""))
+            if video in cached and (offset is not None or self.m == 1):
+                print_ = fingerprint(self.name, *recipe, scores, reader.fingerprint(video), task)
+                items.append(Item((key,), print_, (video, task, offset)))
+        return items
+
+    def setup(self, store_path: str, device: str) -> None:
+        store = Store(store_path)
+        self._scores, self._reader = store.snapshot("frame_scores"), FrameReader(store)
+
+    def process(self, items: Sequence[Item]) -> Outcome:
+        offsets = sorted({item.payload[2] for item in items if item.payload[2] is not None})
+        taken = self._scores.take(offsets, ["scores"])["scores"]
+        place = {offset: i for i, offset in enumerate(offsets)}
+        rows: list[dict[str, Any]] = []
+        for item in items:
+            video, task, offset = item.payload
+            times = np.asarray(self._reader.times(video))
+            scores = np.zeros(len(times)) if offset is None else taken[place[offset]].values.to_numpy()
+            head = {"sample_id": item.key[0], "video_id": video, "fingerprint": item.fingerprint}
+            rows += [head | view for view in self.views(item.key[0], task, scores, times)]
+        return Outcome(pa.Table.from_pylist(rows, schema=schemas.VARIANTS))
+
+    def views(self, sample_id: str, task: str, scores: Sequence[float] | Any, times: Any) -> list[dict[str, Any]]:
+        """The views of one sample, anchor first, each with the columns of schemas.VARIANT_FIELDS. A pure function.
+
+        Args:
+            sample_id: part of the seed of every draw.
+            task: decides which crops are allowed.
+            scores: [K] relevance of the cached frames.
+            times: [K] their times in seconds, ascending.
+        """
+        anchor = uniform(len(times), self.frames)
+        seen: set[tuple[tuple[int, ...], Box]] = {(tuple(anchor), WHOLE)}
+        views = [_view(0, "anchor", anchor, WHOLE, 0, times)]
+        for variant in range(1, self.m):
+            for attempt in range(_REDRAWS):
+                # The first attempt's seed is that of the variant; redraws have their own, so nothing else moves.
+                seed = seed_of(self.seed, sample_id, variant, *([attempt] if attempt else []))
+                draw = stratified_importance(scores, times, self.frames, seed, self.mix, self.temperature, self.bins)
+                box = draw_box(task, seed) if self.spatial else WHOLE
+                if (tuple(draw.indices), box) not in seen:
+                    seen.add((tuple(draw.indices), box))
+                    kind = "coverage" if draw.flat else "importance"
+                    views.append(_view(variant, kind, draw.indices, box, seed, times))
+                    break
+            else:
+                break  # the video has no further view to give; numbers stay without a gap
+        return views
+
+
+def built(store: Store, m: int) -> dict[str, Any]:
+    """What stands in `variants`, and what is left out of it and why.
+
+    Returns:
+        samples, built (samples with views), views, kinds (views by kind), equal_views (left out, since they equalled
+        another of their sample), flat_scores (samples whose scores do not tell frames apart), and left_out by reason.
+    """
+    cached = set(FrameReader(store).videos)
+    samples = store.table("samples", ["sample_id", "video_id"]).to_pylist()
+    rows = store.table("variants", ["sample_id", "kind"]).to_pylist()
+    have = {row["sample_id"] for row in rows}
+    missing = [row for row in samples if row["sample_id"] not in have]
+    no_frames = sum(row["video_id"] not in cached for row in missing)
+    return {
+        "samples": len(samples),
+        "built": len(have),
+        "views": len(rows),
+        "kinds": dict(sorted(Counter(row["kind"] for row in rows).items())),
+        "equal_views": len(have) * m - len(rows),
+        "flat_scores": len({row["sample_id"] for row in rows if row["kind"] == "coverage"}),
+        "left_out": {"no frames": no_frames, "no scores": len(missing) - no_frames},
+    }
+
+
+def _view(variant: int, kind: str, indices: list[int], box: Box, seed: int, times: Any) -> dict[str, Any]:
+    chosen = times[indices]
+    return {
+        "variant": variant,
+        "kind": kind,
+        "indices": indices,
+        "times": chosen,
+        "crop": list(box),
+        "seed": seed,
+        "coverage": largest_gap(chosen, times),
+    }

@@ -1,0 +1,31 @@
+"""A view as a policy sees it: its frames, cropped, with their true times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.frames import FrameReader
+from pipeline.transforms import apply_crop
+
+
+@dataclass(frozen=True)
+class View:
+    """Frames uint8 [n, H, W, 3] and their true times, float64 [n], seconds from the video's first frame."""
+
+    frames: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
+
+
+def load_view(reader: FrameReader, video_id: str, indices: Sequence[int], crop: Sequence[float]) -> View:
+    """Read a view's frames from the cache and apply its crop.
+
+    Args:
+        reader: of the store that holds the frames.
+        video_id: the video.
+        indices: cached frames, in the order they are shown.
+        crop: left, top, right, bottom as shares of the frame.
+    """
+    chosen = np.asarray(indices, dtype=np.int64)
+    return View(apply_crop(reader.read(video_id, indices), crop), np.asarray(reader.times(video_id))[chosen])

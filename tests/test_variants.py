@@ -1,0 +1,156 @@
+"""The views of a sample."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import runner
+from pipeline.errors import UserError
+from pipeline.frames import FrameReader
+from pipeline.samplers import uniform
+from pipeline.schemas import TASKS
+from pipeline.store import Store
+from pipeline.transforms import WHOLE
+from pipeline.variants import BuildVariants
+from pipeline.views import load_view
+from tests.curation_world import FRAMES, SIDE, a_sample, add_samples, add_scores, add_videos
+
+TIMES = np.arange(FRAMES) / 2
+PEAK = np.exp(-((np.arange(FRAMES) - 13) ** 2) / 4)
+
+
+def a_store(path: Path) -> Store:
+    store = Store(path, create=True)
+    add_videos(store, ["v1", "v2"])
+    add_videos(store, ["short"], frames=5)
+    samples = [a_sample(f"{video}-{task}", video, task) for video in ("v1", "v2", "short") for task in TASKS]
+    add_samples(store, [*samples, a_sample("gone", "quarantined"), a_sample("flat", "v1")])
+    scores = {row["sample_id"]: PEAK[: 5 if row["video_id"] == "short" else FRAMES] for row in samples}
+    add_scores(store, {**scores, "gone": PEAK, "flat": np.full(FRAMES, 0.2)})
+    return store
+
+
+def variants_of(store: Store) -> dict[str, list[dict[str, Any]]]:
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for row in store.table("variants").sort_by("variant").to_pylist():
+        grouped.setdefault(row["sample_id"], []).append(row)
+    return grouped
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    task=st.sampled_from(TASKS),
+    count=st.integers(1, 40),
+    m=st.integers(1, 6),
+    budget=st.integers(1, 12),
+    flat=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_views_keep_their_rules(task: str, count: int, m: int, budget: int, flat: bool, seed: int) -> None:
+    times = np.arange(count) / 2
+    scores = np.zeros(count) if flat else np.linspace(0, 1, count)
+    views = BuildVariants(m=m, frames=budget, seed=seed).views("s", task, scores, times)
+    assert [view["variant"] for view in views] == list(range(len(views)))
+    assert 1 <= len(views) <= m
+    anchor = views[0]
+    assert (anchor["kind"], anchor["indices"], tuple(anchor["crop"])) == ("anchor", uniform(count, budget), WHOLE)
+    assert len({(tuple(view["indices"]), tuple(view["crop"])) for view in views}) == len(views)
+    for view in views:
+        assert view["indices"] == sorted(set(view["indices"]))
+        assert len(view["indices"]) == min(count, budget)
+        assert list(view["times"]) == [times[i] for i in view["indices"]]  # true times: spans stay true
+        assert 0.0 <= view["coverage"] <= 1.0
+        if task != "choice":
+            assert tuple(view["crop"]) == WHOLE
+    assert {view["kind"] for view in views[1:]} <= {"coverage" if flat or count == 1 else "importance"}
+
+
+def test_the_anchor_does_not_depend_on_seed_or_scores() -> None:
+    one = BuildVariants(seed=1).views("s", "choice", PEAK, TIMES)[0]
+    other = BuildVariants(seed=2).views("t", "choice", PEAK[::-1], TIMES)[0]
+    assert {k: list(v) if k == "times" else v for k, v in one.items()} == {
+        k: list(v) if k == "times" else v for k, v in other.items()
+    }
+
+
+def test_a_view_depends_on_its_own_number_and_sample_only() -> None:
+    few = BuildVariants(m=3).views("s", "number", PEAK, TIMES)
+    many = BuildVariants(m=6).views("s", "number", PEAK, TIMES)
+    assert [view["indices"] for view in many[:3]] == [view["indices"] for view in few]
+    assert BuildVariants(m=3).views("t", "number", PEAK, TIMES)[1]["indices"] != few[1]["indices"]
+
+
+def test_importance_views_hit_a_short_moment_and_still_cover() -> None:
+    evidence = [12, 13]
+    stage = BuildVariants(m=2)
+    views = [stage.views(f"s{i}", "number", PEAK, TIMES)[1] for i in range(200)]
+    assert np.mean([any(i in view["indices"] for i in evidence) for view in views]) > 0.95
+    assert all(view["coverage"] <= 0.5 for view in views)
+
+
+def test_a_short_video_gives_what_it_has(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    runner.run(BuildVariants(), store)
+    rows = variants_of(store)
+    assert [row["indices"] for row in rows["short-grounding"]] == [[0, 1, 2, 3, 4]]
+    assert {tuple(row["indices"]) for row in rows["short-choice"]} == {(0, 1, 2, 3, 4)}
+    assert len(rows["short-choice"]) == 4  # told apart by their crops
+
+
+def test_rows_resume_and_follow_their_inputs(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    first = runner.run(BuildVariants(), store)
+    assert (first.done, first.failed) == (16, 0)  # "gone" has no frames: not planned
+    assert "gone" not in variants_of(store)
+    assert {row["kind"] for row in variants_of(store)["flat"][1:]} == {"coverage"}
+    before = store.table("variants").to_pylist()
+    assert runner.run(BuildVariants(), store).to_do == 0
+    assert runner.run(BuildVariants(m=3), store).done == 16
+    again = runner.run(BuildVariants(), store)
+    assert (again.done, again.stale) == (16, 16)
+    assert sorted(map(str, store.table("variants").to_pylist())) == sorted(map(str, before))
+
+    store.delete("frame_scores", "sample_id = 'v1-choice'")
+    add_scores(store, {"v1-choice": PEAK[::-1]})
+    changed = runner.run(BuildVariants(), store)
+    assert (changed.done, changed.stale) == (1, 1)
+
+
+def test_new_frames_redo_the_views_of_their_video_only(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    runner.run(BuildVariants(), store)
+    store.delete("frames", "video_id = 'v2'")
+    add_videos(store, ["v2"], recipe="other fps")
+    assert runner.run(BuildVariants(), store).done == len(TASKS)
+
+
+def test_m_1_needs_no_scores(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", create=True)
+    add_videos(store, ["v1"])
+    add_samples(store, [a_sample("a", "v1")])
+    assert runner.run(BuildVariants(), store).planned == 0
+    assert runner.run(BuildVariants(m=1), store).rows == 1
+
+
+def test_a_loaded_view_has_its_frames_and_true_times(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    runner.run(BuildVariants(), store)
+    reader = FrameReader(store)
+    for row in variants_of(store)["v1-choice"]:
+        view = load_view(reader, "v1", row["indices"], row["crop"])
+        assert view.times.tolist() == row["times"]
+        assert view.frames.shape == (8, SIDE, SIDE, 3)
+        same = np.array_equal(view.frames, reader.read("v1", row["indices"]))
+        assert same == (tuple(row["crop"]) == WHOLE)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"m": 0}, {"frames": 0}, {"mix": -0.1}, {"mix": 1.1}, {"temperature": 0.0}, {"bins": 0}, {"bins": 9}]
+)
+def test_bad_recipes_are_user_errors(bad: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        BuildVariants(**bad)
