@@ -75,7 +75,6 @@ def test_what_is_no_assignment(text: str) -> None:
         (["varinats=4"], r"varinats: no such setting, did you mean variants\?"),
         (["zzz=4"], r"zzz: no such setting\. Next: `strive-train config`"),
         (["variants=1", "responses=1"], "pools of one rollout.*set responses to 2 or more"),
-        (["variants=4", "view=importance"], "set variants to 1, or leave view out"),
         (["steps=10", "warmup=10"], "lower warmup or raise steps"),
         (["steps=0", "lr=0"], r"\(and 1 more\)"),
     ],

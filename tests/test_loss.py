@@ -1,6 +1,7 @@
 """The clipped loss: its values, where its gradient stops, and that micro-batches add up."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_micro_batches_add_up_to_one_batch(seed: int, cuts: list[int]) -> None:
         assert logp.grad is not None
         return total, logp.grad, clipped, kl
 
-    whole, parts = step([(0, n)]), step(list(zip(edges, edges[1:], strict=False)))
+    whole, parts = step([(0, n)]), step(list(pairwise(edges)))
     assert parts[0] == pytest.approx(whole[0], abs=1e-12)
     assert torch.allclose(parts[1], whole[1], atol=1e-14, rtol=0)
     assert parts[2:] == pytest.approx(whole[2:], abs=1e-12)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
@@ -50,7 +51,7 @@ class _Settings(BaseModel):
     freeze_vision: bool = True
     """Keep the vision tower as it is."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Type of the weights and of the arithmetic."""
+    """Arithmetic: with bf16 matrix products are in bfloat16, weights and optimizer stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU when there is one."""
     seed: Count = 0
@@ -71,7 +72,7 @@ class RunConfig(_Settings):
     variants: Positive = 4
     """M, views of a sample: its pool is M x responses. 1 is GRPO."""
     view: Literal["anchor", "importance"] = "anchor"
-    """The view that is used when variants = 1: uniform sampling, or the first importance-aware view."""
+    """The view of variants = 1: uniform sampling, or the first importance-aware one. More variants take all views."""
     responses: Positive = 2
     """G, responses for each view."""
     groups: Positive = 8
@@ -100,11 +101,6 @@ class RunConfig(_Settings):
                 "variants=1 with responses=1 makes pools of one rollout, whose advantage is always 0: "
                 "set responses to 2 or more"
             )
-        if self.variants > 1 and self.view == "importance":
-            raise ValueError(
-                f"view=importance chooses the one view of variants=1, but variants={self.variants}: "
-                "set variants to 1, or leave view out"
-            )
         return self
 
 
@@ -114,7 +110,7 @@ class SftConfig(_Settings):
     out: Path = Path("runs") / "sft"
     """Folder for the trained policy, metrics and the resolved settings."""
     lr: Annotated[float, Field(gt=0)] = 1e-5
-    """Highest learning rate: after warm-up it falls linearly to a tenth."""
+    """Learning rate after warm-up; constant from there on."""
     groups: Positive = 8
     """Samples of a step."""
 
@@ -131,12 +127,18 @@ MAY_CHANGE = frozenset(
 
 
 def build(
-    kind: type[Config], *, file: Path | None = None, sets: Sequence[str] = (), options: Mapping[str, Any] | None = None
+    kind: type[Config],
+    *,
+    base: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Config:
     """Settings from all places: defaults, below the TOML file, below `--set` and the options of the command line.
 
     Args:
         kind: RunConfig or SftConfig.
+        base: defaults that the program adds.
         file: TOML with top-level keys.
         sets: texts "key=value"; a list is written as in TOML: "betas=[0.9, 0.95]".
         options: values by name; None means that the option was not given.
@@ -150,7 +152,7 @@ def build(
     for name in assigned.keys() & given.keys():
         raise UserError(f"--set {name}", "is given by its own option too", "keep one of them")
     try:
-        return kind.model_validate({**values, **given, **assigned})
+        return kind.model_validate({**(base or {}), **values, **given, **assigned})
     except ValidationError as error:
         raise user_error(error, kind) from error
 
@@ -200,6 +202,21 @@ def user_error(error: ValidationError, kind: type[BaseModel]) -> UserError:
         return UserError("settings", f"{first['ctx']['error']}{more}", SHOW)
     message = first["msg"].removeprefix("Input ")
     return UserError(f"setting {field}={first['input']}", f"{message}{more}", SHOW)
+
+
+def resolve_device(name: str) -> str:
+    """cpu or cuda, for "auto", "cpu" or "cuda".
+
+    Raises:
+        UserError: another name, or cuda where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"device {name!r}", "expected auto, cpu or cuda", "leave it out to take a GPU when there is one"
+        )
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda", "PyTorch sees no GPU here", "use cpu, or install a PyTorch build for your GPU")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def write(config: BaseModel, file: Path) -> None:

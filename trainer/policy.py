@@ -1,5 +1,6 @@
 """A policy: a stock transformers video-language model, its processor and its family, ready to answer and to learn."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") 
         UserError: no such folder, or not a video-language model that a family knows.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # bars belong on terminals only
     identity = policy_fingerprint(name)
     try:
         model = AutoModelForImageTextToText.from_pretrained(str(name), dtype=PRECISIONS[precision])

@@ -1,0 +1,110 @@
+"""The stream of a curated dataset: which samples a step sees, and their prebuilt views. Never opens a video file."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.fingerprint import seed_of
+from pipeline.frames import FrameReader
+from pipeline.store import Store
+from pipeline.views import View, load_view
+
+ANCHOR, FIRST_IMPORTANCE = 0, 1  # variant numbers
+
+
+@dataclass(frozen=True)
+class Group:
+    """One sample and the views that its pool of rollouts is drawn over.
+
+    Attributes:
+        sample: the curated row. views: M views. variants: their numbers (0 is the anchor).
+        epoch: how often the stream had passed over the dataset before.
+    """
+
+    sample: dict[str, Any]
+    views: Sequence[View]
+    variants: Sequence[int]
+    epoch: int
+
+
+def order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of n samples in an epoch: a pure function of (seed, epoch), int64 [n]."""
+    return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(n)
+
+
+def chosen_variants(available: Sequence[int], count: int, view: str) -> list[int]:
+    """The variants that a sample is asked with: its first `count`; with one view, the anchor or one importance view.
+
+    A sample with fewer variants (some came out equal) has them taken in turn, so that every pool is G x M.
+    """
+    if count > 1:
+        ascending = sorted(available)
+        return [ascending[i % len(ascending)] for i in range(count)]
+    wanted = ANCHOR if view == "anchor" else FIRST_IMPORTANCE
+    # A sample whose importance views all came out like the anchor has the anchor alone.
+    return [wanted if wanted in available else ANCHOR]
+
+
+class Stream:
+    """Batches of groups, a pure function of the step.
+
+    Args:
+        count: M, views of a sample. view: which one when M is 1. groups: samples a step.
+    """
+
+    def __init__(
+        self, store: Store, dataset: str, tag: str | None, *, count: int, view: str, groups: int, seed: int
+    ) -> None:
+        self.rows: list[dict[str, Any]] = store.curated(dataset, tag).to_pylist()
+        self.reader = FrameReader(store)
+        self.count, self.view, self.groups, self.seed = count, view, groups, seed
+        self._check(dataset)
+
+    def _check(self, dataset: str) -> None:
+        if not self.rows:
+            raise UserError(f"curated dataset {dataset!r}", "holds no sample", "loosen `strive-data select --min-var`")
+        known = set(self.reader.videos)
+        gone = [r for r in self.rows if r["video_id"] not in known]
+        stale = [
+            r
+            for r in self.rows
+            if r["video_id"] in known and self.reader.fingerprint(r["video_id"]) != r["frames_fingerprint"]
+        ]
+        if gone or stale:
+            raise UserError(
+                f"curated dataset {dataset!r}: {len(gone)} samples without cached frames, "
+                f"{len(stale)} with frames cached under other settings",
+                "expected the frames that its views were built on",
+                "run cache-frames, score-frames, build-variants and select again",
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, step: int) -> list[Group]:
+        """The groups of a step, counted from 0."""
+        positions = range(step * self.groups, (step + 1) * self.groups)
+        return [self._group(*divmod(p, len(self.rows))) for p in positions]
+
+    def _group(self, epoch: int, place: int) -> Group:
+        row = self.rows[int(order(self.seed, epoch, len(self.rows))[place])]
+        by_number = {v["variant"]: v for v in row["variants"]}
+        numbers = chosen_variants(list(by_number), self.count, self.view)
+        views = [
+            load_view(self.reader, row["video_id"], by_number[k]["indices"], by_number[k]["crop"]) for k in numbers
+        ]
+        return Group(row, views, numbers, epoch)
+
+    def batches(self, first: int, last: int) -> Iterator[tuple[int, list[Group]]]:
+        """Steps first..last-1, the next one read while the present one trains (Lance releases the GIL)."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self.batch, first) if first < last else None
+            for step in range(first, last):
+                assert ahead is not None
+                groups = ahead.result()
+                ahead = pool.submit(self.batch, step + 1) if step + 1 < last else None
+                yield step, groups
