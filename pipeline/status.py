@@ -1,0 +1,126 @@
+"""What stands in a store: rows, fingerprints, what is stale, what failed and why, and how much room it takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pipeline.frames import FrameReader
+from pipeline.schemas import TABLES
+from pipeline.store import Store, folder_bytes
+
+
+def status(store: Store) -> dict[str, Any]:
+    """A store at a glance.
+
+    Returns:
+        {"store", "tables": {name: {"rows", "items", "fingerprints", "stale", "bytes"}}, "curated": {name: {"rows",
+        "tags", "stale", "bytes"}}, "quarantine": {stage: {reason: count}}, "bytes"}. A row is stale when what it was
+        made from is gone or has changed; running its stage again replaces it.
+    """
+    checks: dict[str, Callable[[Store], int]] = {
+        "samples": _stale_samples,
+        "frames": _stale_frames,
+        "frame_embeddings": _stale_embeddings,
+        "frame_scores": _stale_scores,
+        "variants": _stale_variants,
+        "rollouts": _stale_rollouts,
+    }
+    tables: dict[str, dict[str, Any]] = {}
+    for name in TABLES:
+        if name == "quarantine":
+            continue
+        done = store.done(name)
+        tables[name] = {
+            "rows": store.count(name),
+            "items": len({key for key, _ in done}),
+            "fingerprints": len({fingerprint for _, fingerprint in done}),
+            "stale": checks[name](store) if name in checks and done else 0,
+            "bytes": store.bytes(name),
+        }
+    return {
+        "store": str(store.path),
+        "tables": tables,
+        "curated": {name: _curated(store, name) for name in store.curated_names()},
+        "quarantine": _quarantine(store),
+        "bytes": folder_bytes(store.path),
+    }
+
+
+def _quarantine(store: Store) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    table = store.table("quarantine", ["stage", "reason"])
+    for row in table.group_by(["stage", "reason"]).aggregate([([], "count_all")]).to_pylist():
+        counts.setdefault(row["stage"], {})[row["reason"]] = row["count_all"]
+    return {
+        stage: dict(sorted(reasons.items(), key=lambda r: (-r[1], r[0]))) for stage, reasons in sorted(counts.items())
+    }
+
+
+def _curated(store: Store, name: str) -> dict[str, Any]:
+    rows = store.curated(name).select(["video_id", "frames_fingerprint"]).to_pylist()
+    reader = FrameReader(store)
+    fresh = sum(r["video_id"] in reader and reader.fingerprint(r["video_id"]) == r["frames_fingerprint"] for r in rows)
+    path = store.curated_path(name)
+    return {
+        "rows": len(rows),
+        "tags": store.curated_tags(name),
+        "stale": len(rows) - fresh,
+        "bytes": folder_bytes(path),
+    }
+
+
+def _stale_samples(store: Store) -> int:
+    return _unknown(store, "samples", "video_id", "videos")
+
+
+def _stale_frames(store: Store) -> int:
+    return _unknown(store, "frames", "video_id", "videos")
+
+
+def _stale_embeddings(store: Store) -> int:
+    return _unknown(store, "frame_embeddings", "video_id", "frames")
+
+
+def _stale_rollouts(store: Store) -> int:
+    """Of unknown samples or of views that are no longer built."""
+    views = set(_pairs(store, "variants", "sample_id", "variant"))
+    return sum(pair not in views for pair in _pairs(store, "rollouts", "sample_id", "variant"))
+
+
+def _stale_scores(store: Store) -> int:
+    """Of unknown samples, or not one score a cached frame."""
+    video = dict(_pairs(store, "samples", "sample_id", "video_id"))
+    reader = FrameReader(store)
+    stale = 0
+    for row in store.table("frame_scores", ["sample_id", "scores"]).to_pylist():
+        cached = video.get(row["sample_id"])
+        stale += cached is None or cached not in reader or reader.count(cached) != len(row["scores"])
+    return stale
+
+
+def _stale_variants(store: Store) -> int:
+    """Of unknown samples, or with other times than the cached frames at their indices have."""
+    known = set(store.table("samples", ["sample_id"])["sample_id"].to_pylist())
+    reader = FrameReader(store)
+    stale = 0
+    for row in store.table("variants", ["sample_id", "video_id", "indices", "times"]).to_pylist():
+        stale += row["sample_id"] not in known or not _shows(reader, row["video_id"], row["indices"], row["times"])
+    return stale
+
+
+def _shows(reader: FrameReader, video_id: str, indices: list[int], times: list[float]) -> bool:
+    if video_id not in reader or reader.count(video_id) <= max(indices, default=-1):
+        return False
+    return bool(np.array_equal(reader.times(video_id)[indices], np.asarray(times)))
+
+
+def _unknown(store: Store, name: str, column: str, parent: str) -> int:
+    """Rows of a table whose video is in no row of another one."""
+    known = set(store.table(parent, [column])[column].to_pylist())
+    return sum(value not in known for value in store.table(name, [column])[column].to_pylist())
+
+
+def _pairs(store: Store, name: str, first: str, second: str) -> list[tuple[Any, Any]]:
+    table = store.table(name, [first, second])
+    return list(zip(table[first].to_pylist(), table[second].to_pylist(), strict=True))
