@@ -1,0 +1,159 @@
+"""What it costs to serve the frames of a view: decoded on the fly, from the cache (raw, JPEG), from a memory map."""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import decord
+import numpy as np
+import pyarrow as pa
+
+from pipeline.decode import content_id, probe
+from pipeline.fingerprint import fingerprint
+from pipeline.frames import CacheFrames, FrameReader
+from pipeline.runner import run
+from pipeline.schemas import VIDEOS
+from pipeline.store import Store
+
+WIDTH, HEIGHT, RATE, SECONDS, GOP = 640, 360, 25, 30, 250
+CACHE_FPS = 2.0
+MAX_JPEG_DIFFERENCE = 6.0  # mean absolute difference of 8-bit levels
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Serve = Callable[[np.ndarray[Any, np.dtype[np.int64]]], Pixels]
+
+
+def pictures(seed: int = 0) -> Iterator[Pixels]:
+    """A textured background that pans, with boxes that move over it: uint8 [H, W, 3]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(40, 200, (HEIGHT // 12, 2 * WIDTH // 12, 3))
+    wide = np.kron(coarse, np.ones((12, 12, 1))) + rng.normal(0, 6, (HEIGHT, 2 * WIDTH // 12 * 12, 3))
+    background = np.clip(wide, 0, 255).astype(np.uint8)
+    boxes = rng.uniform(0, 1, (6, 4)) * (WIDTH - 80, HEIGHT - 80, 5, 3)
+    colours = rng.integers(0, 256, (6, 3))
+    for i in range(RATE * SECONDS):
+        picture = background[:, i % WIDTH : i % WIDTH + WIDTH].copy()
+        for (x, y, dx, dy), colour in zip(boxes, colours, strict=True):
+            left, top = int(x + i * dx) % (WIDTH - 80), int(y + i * dy) % (HEIGHT - 80)
+            picture[top : top + 60, left : left + 60] = colour
+        yield picture
+
+
+def write_clip(path: Path) -> None:
+    """An H.264 mp4 with one key frame every GOP frames."""
+    options = {"preset": "veryfast", "crf": "23", "g": str(GOP), "keyint_min": str(GOP), "sc_threshold": "0"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = WIDTH, HEIGHT, "yuv420p", Fraction(1, RATE)
+        for i, picture in enumerate(pictures()):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def cached(clip: Path, store: Path, codec: str) -> tuple[FrameReader, str]:
+    """The clip in a store's frame cache, through the project's own stage."""
+    opened = Store(store, create=True)
+    video_id = content_id(clip)
+    row = {"video_id": video_id, "path": str(clip), "fingerprint": fingerprint(video_id), **vars(probe(clip))}
+    opened.append("videos", pa.Table.from_pylist([row], schema=VIDEOS))
+    report = run(CacheFrames(fps=CACHE_FPS, codec=codec), opened)
+    if report.failed:
+        raise RuntimeError(f"the clip could not be cached: {report.reasons}")
+    return FrameReader(opened), video_id
+
+
+def on_the_fly(clip: Path, positions: np.ndarray[Any, np.dtype[np.int64]]) -> Serve:
+    """Decode from the file: a new reader for each view. `positions`: the clip's frame behind each cached frame."""
+
+    def serve(indices: np.ndarray[Any, np.dtype[np.int64]]) -> Pixels:
+        reader = decord.VideoReader(str(clip), num_threads=1)
+        frames: Pixels = reader.get_batch(positions[indices].tolist()).asnumpy()
+        return frames
+
+    return serve
+
+
+def ways(folder: Path) -> tuple[dict[str, Serve], int]:
+    """All ways to serve a view, and the number of cached frames to choose from."""
+    clip = folder / "clip.mp4"
+    write_clip(clip)
+    raw, video_id = cached(clip, folder / "raw", "raw")
+    jpeg, _ = cached(clip, folder / "jpeg", "jpeg")
+    count = raw.count(video_id)
+    file = folder / "frames.npy"
+    np.save(file, raw.read(video_id, range(count)))
+    mapped = np.load(file, mmap_mode="r")
+    positions = np.round(raw.times(video_id) * RATE).astype(np.int64)
+    return {
+        "onthefly": on_the_fly(clip, positions),
+        "raw": lambda indices: raw.read(video_id, indices),
+        "jpeg": lambda indices: jpeg.read(video_id, indices),
+        "memmap": lambda indices: mapped[indices],
+    }, count
+
+
+def check(served: dict[str, Pixels]) -> None:
+    """All ways must have served the same pictures.
+
+    Raises:
+        RuntimeError: they did not.
+    """
+    truth = served["onthefly"]
+    for name in ("raw", "memmap"):
+        if not np.array_equal(served[name], truth):
+            raise RuntimeError(f"{name} served other frames than decoding did")
+    difference = float(np.abs(served["jpeg"].astype(np.int16) - truth).mean())
+    if difference > MAX_JPEG_DIFFERENCE:
+        raise RuntimeError(f"jpeg frames differ by {difference:.1f} levels on average")
+
+
+def measure(frames: int, rounds: int, seed: int = 0) -> dict[str, Any]:
+    """Serve `rounds` views of `frames` frames in every way, in turns; the medians and their ratios."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        serve, count = ways(Path(folder))
+        views = [np.sort(rng.choice(count, frames, replace=False)) for _ in range(rounds + 1)]
+        check({name: one(views[0]) for name, one in serve.items()})
+        seconds: dict[str, list[float]] = {name: [] for name in serve}
+        for view in views[1:]:
+            for name, one in serve.items():
+                start = time.perf_counter()
+                one(view)
+                seconds[name].append(time.perf_counter() - start)
+    typical = {name: median(values) for name, values in seconds.items()}
+    return {
+        "raw_vs_onthefly": round(typical["onthefly"] / typical["raw"], 2),
+        "jpeg_vs_onthefly": round(typical["onthefly"] / typical["jpeg"], 2),
+        "raw_vs_memmap": round(typical["memmap"] / typical["raw"], 2),
+        "frames": frames,
+        "rounds": rounds,
+        "milliseconds": {name: round(1000 * value, 2) for name, value in typical.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--frames", type=int, default=32, choices=(8, 32), help="frames of a view (default: 32)")
+    parser.add_argument("--rounds", type=int, default=15, help="views that are served in every way (default: 15)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    figures = measure(arguments.frames, arguments.rounds)
+    print(f"{arguments.frames} frames of {WIDTH} x {HEIGHT}, median of {arguments.rounds} views")
+    for name, value in figures["milliseconds"].items():
+        print(f"  {name:10s} {value:9.2f} ms")
+    print(f"  raw is {figures['raw_vs_onthefly']} times as fast as decoding, jpeg {figures['jpeg_vs_onthefly']} times")
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Run all benchmarks, each in a process of its own, and write what they found into docs/benchmarks.md."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+RUNS = (("benchmarks.decode", "--frames", "8"), ("benchmarks.decode", "--frames", "32"))
+LIBRARIES = ("decord", "pylance", "simplejpeg", "numpy", "torch")
+
+
+def measure(words: Sequence[str]) -> dict[str, Any]:
+    """Run one benchmark; its figures are the last line of what it prints.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    command = [sys.executable, "-m", *words, "--json"]
+    print("$ python", *command[1:], flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout, flush=True)
+    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def page(results: Sequence[tuple[Sequence[str], dict[str, Any]]]) -> str:
+    """The page: what was run, where, and one table of ratios and one of medians for each benchmark."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; what is measured and how to read it is in `benchmarks/README.md`. `A_vs_B` is the",
+        "time of B divided by the time of A. Ratios hold within one run; absolute times belong to the machine.",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {libraries}.",
+    ]
+    for words, figures in results:
+        ratios = {name: value for name, value in figures.items() if "_vs_" in name}
+        lines += ["", f"## {' '.join(words).removeprefix('benchmarks.')}", ""]
+        lines += [*_table(ratios), "", *_table({f"{k} (ms)": v for k, v in figures["milliseconds"].items()})]
+    return "\n".join(lines) + "\n"
+
+
+def _table(row: dict[str, Any]) -> list[str]:
+    return [f"| {' | '.join(row)} |", "|---" * len(row) + "|", f"| {' | '.join(str(v) for v in row.values())} |"]
+
+
+def main() -> None:
+    results = [(words, measure(words)) for words in RUNS]
+    PAGE.write_text(page(results), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
+
+
+if __name__ == "__main__":
+    main()
