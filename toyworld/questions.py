@@ -28,7 +28,7 @@ class Question:
         answer: letter, number, or "" for grounding; answer_text: the answer in words ("red", "3", "3.2 - 4.1").
         spans: the true span for grounding tasks, else empty.
         evidence: spans [start_s, end_s) in seconds, each of which must be seen.
-        thought: the reasoning, with {0}, {1} for the times at which the first and second evidence is seen.
+        thought: the reasoning, with {0} for the time at which the evidence is first seen, where a span is asked for.
     """
 
     kind: str
@@ -78,18 +78,27 @@ def _ask(kind: str, scene: Scene, index: int, rng: np.random.Generator) -> Quest
     event = scene.events[index]
     if kind in ("color", "shape", "place", "motion", "after"):
         return _choice(kind, scene, index, rng)
-    seen = f"{event.name} {{0}}"
     if kind == "count":
         text, count = f"how many {event.name} objects are there ?", str(event.count)
-        return Question(kind, "number", text, (), count, count, (), (event.span,), f"{seen} {count}")
+        return Question(kind, "number", text, (), count, count, (), (event.span,), f"{event.name} {count}")
     if kind == "when":
         text = f"when does the {event.name} appear ?"
-        return Question(kind, "grounding", text, (), "", span_text(event.span), (event.span,), (event.span,), seen)
+        return Question(
+            kind, "grounding", text, (), "", span_text(event.span), (event.span,), (event.span,), f"{event.name} {{0}}"
+        )
     base = _choice(str(rng.choice(["color", "shape", "place"])), scene, index, rng)
     text = base.question.removesuffix(" ?") + " and when does it appear ?"
     spans = (event.span,)
     return Question(
-        kind, "grounded_choice", text, base.options, base.answer, base.answer_text, spans, spans, base.thought
+        kind,
+        "grounded_choice",
+        text,
+        base.options,
+        base.answer,
+        base.answer_text,
+        spans,
+        spans,
+        f"{base.thought} {{0}}",
     )
 
 
@@ -97,7 +106,7 @@ def _choice(kind: str, scene: Scene, index: int, rng: np.random.Generator) -> Qu
     event = scene.events[index]
     others = [e for i, e in enumerate(scene.events) if i != index]
     evidence: tuple[Span, ...] = (event.span,)
-    seen = f"{event.name} {{0}}"
+    seen = event.name
     if kind == "color":
         text, right = f"what color is the {event.shape} ?", event.color
         tempting, pool = [e.color for e in others], list(COLORS)
@@ -115,11 +124,10 @@ def _choice(kind: str, scene: Scene, index: int, rng: np.random.Generator) -> Qu
         text, right = f"what appears just after the {event.name} ?", after.name
         tempting, pool = [e.name for e in others], [name for name in NAMES if name != event.name]
         evidence = (event.span, after.span)
-        seen = f"{seen} then {after.name} {{1}}"
+        seen = f"{event.name} then {after.name}"
     options = _options(right, tempting, pool, rng)
     letter = LETTERS[options.index(right)]
-    # The answer's words stand right before its letter: that is what a small transformer learns to copy (induction).
-    return Question(kind, "choice", text, options, letter, right, (), evidence, f"{seen} {right} {letter}")
+    return Question(kind, "choice", text, options, letter, right, (), evidence, f"{seen} {right}")
 
 
 def _options(right: str, tempting: Iterable[str], pool: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
@@ -155,7 +163,9 @@ def response(question: Question, times: Sequence[float]) -> str:
     if any(t is None for t in seen):
         raise ValueError(f"evidence {question.evidence} is not in view at {list(times)}: check in_view() first")
     thought = question.thought.format(*(clock(t) for t in seen if t is not None))
-    answer = " ".join([question.answer, *(span_text(span) for span in question.spans)]).strip()
+    # An option is answered by its text: the toy policy is too small to look up letters as well.
+    words = "" if question.task == "grounding" else question.answer_text
+    answer = " ".join([words, *(span_text(span) for span in question.spans)]).strip()
     return f"<think> {thought} </think> <answer> {answer} </answer>"
 
 

@@ -90,6 +90,9 @@ class Qwen3VL:
 
     A view's frame fills a whole temporal patch (it is repeated `temporal_patch_size` times): frames of a variant can be
     far apart in time, and merging two of them would give both a time at which neither was seen.
+
+    Timestamps and frames take the place of the whole video placeholder, as in the model's published prompt. The
+    processor of transformers 5.10 and later keeps the placeholder's own start and end around them: two tokens more.
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
