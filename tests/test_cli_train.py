@@ -118,7 +118,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(call: Call, folder: Path, tau
     resumed = json.loads(call(*words, "--out", "resumed", "--steps", "4", "--resume")[1])
     assert curves(folder / "resumed") == curves(folder / "straight")
     assert folder_fingerprint(Path(resumed["checkpoint"])) == folder_fingerprint(Path(straight["checkpoint"]))
-    assert any(row["grad_norm"] > 0 for row in curves(folder / "straight")), "no pool was live: the test shows nothing"
+    assert any(row["grad_norm"] for row in curves(folder / "straight")), "no pool was live: the test shows nothing"
     code, _, err = call(*words, "--out", "resumed", "--steps", "6", "--resume", "--seed", "7")
     assert code == 2
     assert "seed: 0 -> 7" in err

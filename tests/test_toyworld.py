@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 
 from pipeline.decode import decode
 from pipeline.prompts import SYSTEM, question_text
+from pipeline.rewards import score
 from toyworld import CLIP, dataset
 from toyworld.phrases import phrases, targets
 from toyworld.questions import KINDS, ask, caption, clock, first_seen, in_view, response
@@ -90,10 +91,14 @@ def test_all_texts_are_words_and_responses_come_back_from_tokens(seed: int) -> N
     assert not any(tokenizer.unk_token_id in tokenizer(text)["input_ids"] for text in texts)
 
 
-def test_responses_name_the_frame_that_shows_the_evidence() -> None:
+def test_responses_earn_the_reward_and_name_the_frame_where_a_span_is_asked_for() -> None:
     for q in ask(scene(1), np.random.default_rng(1), per_kind=5):
+        said = response(q, CACHED)
+        earned = score(said, q.task, q.options, q.answer, q.spans)
+        assert earned.format == 1.0
+        assert earned.reward > (0.85 if q.spans else 0.999), "spans lose the second decimal of their ends"
         seen = [first_seen(span, CACHED) for span in q.evidence]
-        assert all(t is not None and clock(t) in response(q, CACHED).split() for t in seen)
+        assert not q.spans or all(t is not None and clock(t) in said.split() for t in seen)
         outside = [t for t in CACHED if not in_view(q.evidence[:1], [t])]
         with pytest.raises(ValueError, match="not in view"):
             response(q, outside)

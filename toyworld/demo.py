@@ -28,7 +28,7 @@ TRAIN_CLIPS = 96
 TEST_CLIPS = 40
 FPS = 4
 MIN_VAR = 0.1
-STEPS = 30
+STEPS = 40
 GROUPS = 8  # questions a step
 POOL = 16  # rollouts a question: POOL = views x responses
 VIEWS = {
