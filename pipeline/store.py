@@ -252,11 +252,18 @@ class Store:
 
         Returns:
             the version that the tag names.
+
+        Raises:
+            UserError: the tag names other rows: what was published under a tag does not change.
         """
         path = self.curated_path(name)
         rows = _typed(rows, CURATED)
         with self.writing():
             dataset = _open(path)
+            if dataset is not None and tag in dataset.tags.list():
+                tagged = dataset.checkout_version(tag).to_table().sort_by("sample_id")
+                if not tagged.equals(rows.sort_by("sample_id")):
+                    raise UserError(f"tag {tag!r} of {name!r}", "it names other samples already", "choose another --tag")
             if dataset is None:
                 path.mkdir(parents=True, exist_ok=True)
                 dataset = lance.write_dataset(rows, str(path), mode="create", data_storage_version=_FORMAT)
@@ -267,12 +274,9 @@ class Store:
             if dict(dataset.metadata) != metadata:
                 dataset.update_metadata(metadata, replace=True)
                 dataset = _open(path)
-            tags = dataset.tags.list()
-            if tag not in tags:
+            if tag not in dataset.tags.list():
                 dataset.tags.create(tag, dataset.version)
-            elif tags[tag]["version"] != dataset.version:
-                dataset.tags.update(tag, dataset.version)
-            return int(dataset.version)
+            return int(dataset.tags.list()[tag]["version"])
 
     def _curated(self, name: str) -> Any:
         dataset = _open(self.curated_path(name))

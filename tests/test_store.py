@@ -188,8 +188,11 @@ def test_curated_datasets_are_replaced_whole_and_tagged(tmp_path: Path) -> None:
     assert store.curated_tags("set") == {"v1": first, "v2": second}
     assert store.curated_metadata("set") == {"min_var": "0.2"}
     assert store.curated_names() == ["set"]
-    third = store.write_curated("set", curated([]), "v2", {})
-    assert (store.curated("set").num_rows, store.curated_tags("set")["v2"]) == (0, third)
+    with pytest.raises(UserError, match="names other samples"):
+        store.write_curated("set", curated([]), "v2", {})
+    assert store.curated("set").num_rows == 2, "a refused write changes nothing"
+    third = store.write_curated("set", curated([]), "v3", {})
+    assert (store.curated("set").num_rows, store.curated_tags("set")["v3"]) == (0, third)
     for wrong in (lambda: store.curated("other"), lambda: store.curated("set", "v9"), lambda: store.curated("../x")):
         with pytest.raises(UserError):
             wrong()
