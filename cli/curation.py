@@ -154,20 +154,21 @@ def select(
 
     rule = None if keep_all else curate.thresholds(min_var)
     opened = Store(store)
-    if not as_json:
-        output.note(f"rule in force: {curate.rule_text(rule)}")
     from trainer.config import resolve_device  # after what fails fast: it imports torch
     from trainer.policy import load_answerer, policy_fingerprint
 
     folder = policy or str(toyworld.POLICY)
     if not Path(folder).exists() and policy is None:
         raise UserError(folder, "the toy world's policy is not there", "make toyworld-weights")
+    identity = policy_fingerprint(folder)
+    if not as_json:
+        output.note(f"rule in force: {curate.rule_text(rule)}")
     report = curate.select(
         opened,
         name,
         None if keep_all else min_var,
         load_policy=partial(load_answerer, folder),
-        policy_fingerprint=policy_fingerprint(folder),
+        policy_fingerprint=identity,
         policy_name=Path(folder).name if Path(folder).exists() else folder,
         tag=tag,
         source=source,
