@@ -263,9 +263,7 @@ class Store:
             if dataset is not None and tag in dataset.tags.list():
                 tagged = dataset.checkout_version(tag).to_table().sort_by("sample_id")
                 if not tagged.equals(rows.sort_by("sample_id")):
-                    raise UserError(
-                        f"tag {tag!r} of {name!r}", "it names other samples", "choose another --tag"
-                    )
+                    raise UserError(f"tag {tag!r} of {name!r}", "it names other samples", "choose another --tag")
             if dataset is None:
                 path.mkdir(parents=True, exist_ok=True)
                 dataset = lance.write_dataset(rows, str(path), mode="create", data_storage_version=_FORMAT)
