@@ -16,7 +16,15 @@ from toyworld.questions import KINDS, Question, ask
 from toyworld.scenes import FPS, SIZE, WORLD_VERSION, Pixels, render, scene_of
 
 # No B-frames: every frame is shown in the order it is stored, so the file needs no edit list.
-ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0", "g": "24", "threads": "1"}
+# No look-ahead: with it, x264 now and then encodes the same pixels to other bytes.
+ENCODER = {
+    "preset": "veryfast",
+    "crf": "20",
+    "bf": "0",
+    "g": "24",
+    "threads": "1",
+    "x264-params": "mbtree=0:rc-lookahead=0",
+}
 PROBLEM_TYPES = {"choice": "multiple choice", "number": "numerical"}
 
 
