@@ -47,7 +47,11 @@ class Response:
 
 
 class Answerer(Protocol):
-    """A policy that answers questions about views. A response depends on its request and its seed alone."""
+    """A policy that answers questions about views.
+
+    A response depends on its request and its seed alone; the last digits of its log-probability also depend on the
+    requests that it was batched with, as floating-point sums do.
+    """
 
     fingerprint: str
 
