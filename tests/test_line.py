@@ -9,7 +9,7 @@ from pipeline.frames import CacheFrames
 from pipeline.ingest import ingest
 from pipeline.ledger import DrawRollouts
 from pipeline.runner import Report, run
-from pipeline.schemas import TABLES
+from pipeline.schemas import KEYS, TABLES
 from pipeline.scores import EmbedFrames, ScoreFrames
 from pipeline.store import Store
 from pipeline.variants import BuildVariants
