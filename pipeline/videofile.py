@@ -1,7 +1,6 @@
 """What a video file is as a file: its identity, its size, and why it cannot be used. No decoder is needed for these."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,6 @@ def content_id(path: Path) -> str:
     except OSError as error:
         raise DecodeError("unreadable file", f"{path}: {error}") from error
     return digest.hexdigest()[:16]
-
-
-def encrypted(path: Path) -> bool:
-    """Whether the sample description of an mp4 names encrypted video (`encv`). Decoders do not tell."""
-    with path.open("rb") as stream:
-        while len(head := stream.read(8)) == 8:
-            size, skip = int.from_bytes(head[:4], "big"), 8
-            if size == 1:
-                size, skip = int.from_bytes(stream.read(8), "big"), 16
-            if head[4:] == b"moov":
-                return b"encv" in stream.read(max(0, size - skip) if size else -1)
-            if size < skip:
-                return False
-            stream.seek(size - skip, os.SEEK_CUR)
-    return False
 
 
 def file_size(path: Path) -> int:

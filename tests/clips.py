@@ -1,8 +1,9 @@
 """Clips with the frame number burnt in, and oddities that real files have. The number is read back from the pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -49,8 +50,13 @@ def write_clip(
     rotation: int = 0,
     x264: str = "",
     tint: int = 0,
+    pix_fmt: str = "yuv420p",
+    container: dict[str, str] | None = None,
 ) -> Path:
-    """An H.264 file. `ticks`: when frame i is shown, in units of 1/fps: a variable rate where gaps differ."""
+    """An H.264 file. `ticks`: when frame i is shown, in units of 1/fps: a variable rate where gaps differ.
+
+    container: options of the muxer.
+    """
     options = {
         "preset": "veryfast",
         "crf": "16",
@@ -61,18 +67,44 @@ def write_clip(
     }
     if x264:
         options["x264-params"] = x264
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for i in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(i, *size, tint=tint), format="rgb24")
-            frame.pts = ticks(i) if ticks else i
-            frame.time_base = Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    pictures = (picture(i, *size, tint=tint) for i in range(frames))
+    return encode(path, "libx264", pictures, fps, options, ticks, rotation, pix_fmt, container)
+
+
+def encode(
+    path: Path,
+    codec: str,
+    pictures: Iterable[np.ndarray],
+    fps: int = 10,
+    options: dict[str, str] | None = None,
+    ticks: Callable[[int], int] | None = None,
+    rotation: int = 0,
+    pix_fmt: str = "yuv420p",
+    container: dict[str, str] | None = None,
+) -> Path:
+    """A file of any codec from uint8 [H, W, 3] pictures; arguments as in `write_clip`."""
+    stream: Any = None
+    with av.open(str(path), "w", options=container or {}) as opened:
+        for i, pixels in enumerate(pictures):
+            if stream is None:
+                stream = opened.add_stream(codec, rate=fps, options=options or {})
+                stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], pix_fmt
+                if rotation:
+                    stream.set_display_rotation(rotation)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = ticks(i) if ticks else i, Fraction(1, fps)
+            opened.mux(stream.encode(frame))
+        opened.mux(stream.encode())
     return path
+
+
+def has_encoder(codec: str) -> bool:
+    """Whether this build of PyAV brings an encoder along."""
+    try:
+        av.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
 
 
 def cut_clip(source: Path, path: Path, first: int, fps: int = 10) -> Path:
@@ -92,9 +124,9 @@ def cut_clip(source: Path, path: Path, first: int, fps: int = 10) -> Path:
     return path
 
 
-def remux(source: Path, path: Path) -> Path:
-    """The same packets in another container."""
-    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+def remux(source: Path, path: Path, container: dict[str, str] | None = None) -> Path:
+    """The same packets in another container; `container`: options of its muxer."""
+    with av.open(str(source)) as old, av.open(str(path), "w", options=container or {}) as new:
         copy = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
             if packet.dts is not None:
@@ -110,6 +142,21 @@ def damage(source: Path, path: Path, ranges: Sequence[tuple[float, float]]) -> P
         first, last = int(start * len(data)), int(end * len(data))
         data[first:last] = bytes(last - first)
     path.write_bytes(data)
+    return path
+
+
+def packet_spans(path: Path) -> list[tuple[int, int, bool]]:
+    """Where the packets of an mp4 file's first video stream lie, in decoding order: (position, bytes, key frame?)."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+        return [(int(packet.pos or 0), packet.size, packet.is_keyframe) for packet in packets]
+
+
+def overwrite(source: Path, path: Path, start: int, data: bytes) -> Path:
+    """A copy with some bytes replaced."""
+    whole = bytearray(source.read_bytes())
+    whole[start : start + len(data)] = data
+    path.write_bytes(whole)
     return path
 
 
