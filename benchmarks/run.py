@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-RUNS = (("benchmarks.decode", "--frames", "8"), ("benchmarks.decode", "--frames", "32"))
-LIBRARIES = ("decord", "pylance", "simplejpeg", "numpy", "torch")
+RUNS = (
+    ("benchmarks.decode", "--frames", "8"),
+    ("benchmarks.decode", "--frames", "32"),
+    ("benchmarks.ingest",),
+)
+LIBRARIES = ("decord", "av", "pylance", "simplejpeg", "xxhash", "numpy", "torch")
 
 
 def measure(words: Sequence[str]) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
 
 
 def page(results: Sequence[tuple[Sequence[str], dict[str, Any]]]) -> str:
-    """The page: what was run, where, and one table of ratios and one of medians for each benchmark."""
+    """The page: what was run, where, and one table of figures and one of medians for each benchmark."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     lines = [
         "# Benchmarks",
@@ -43,7 +47,7 @@ def page(results: Sequence[tuple[Sequence[str], dict[str, Any]]]) -> str:
         f"Python {platform.python_version()}, {libraries}.",
     ]
     for words, figures in results:
-        ratios = {name: value for name, value in figures.items() if "_vs_" in name}
+        ratios = {name: value for name, value in figures.items() if "vs_" in name or name.endswith("_per_s")}
         lines += ["", f"## {' '.join(words).removeprefix('benchmarks.')}", ""]
         lines += [*_table(ratios), "", *_table({f"{k} (ms)": v for k, v in figures["milliseconds"].items()})]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from pipeline import runner, schemas
 from pipeline.card import render
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.groups import is_dead, population_variance
 from pipeline.ledger import Answerer, DrawRollouts
 from pipeline.runner import Progress, Report

@@ -1,40 +1,60 @@
 """The frame cache: each video is decoded once, into rows of `frames`, and read from there ever after."""
 
 import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import simplejpeg
 
-from pipeline.decode import Decoded, DecodeError, content_id, decode_frames, nearest, scan_packets
+from pipeline.checksum import checksum
+from pipeline.decode import (
+    Decoded,
+    DecodeError,
+    Scan,
+    content_id,
+    decode_frames,
+    nearest,
+    scan_packets,
+    target_size,
+    upright_size,
+)
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
 from pipeline.runner import missing_items
 from pipeline.schemas import FRAMES
-from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store
+from pipeline.stage import Failure, Item, Outcome, Written
+from pipeline.store import Store, write_fragments
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 CODECS = ("raw", "jpeg")
 JPEG_QUALITY = 90
 JPEG_SHARE = 1 / 15  # of the raw size, measured on ordinary pictures; an estimate only
+MISSING = "damaged: frames missing"
+_LEAST = 32  # frames that are decoded from one opening of a file at least
+_RUN_UP = 125  # frames decoded before a wanted one, since its key frame: half of the 250 that encoders use
 
 
 @dataclass
 class CacheFrames:
     """Decode each video of the store at a steady rate, into rows with the true times of the frames found.
 
+    A damaged video keeps the frames that truly decode, and a note says what is missing.
+
     Args:
         fps: frames wanted a second. Where the video has fewer, each of its frames is taken once.
         max_frames: longer videos are thinned evenly to so many.
         short_side: scale down to this many pixels on the shorter side; None keeps the size.
+        max_pixels: scale down to at most so many pixels a frame; None keeps the size.
         codec: raw or jpeg.
+        strict: leave damaged videos out altogether.
         deadline_s: seconds that one video may take in a worker.
+        hold_bytes: frames of a video beyond so many bytes are written as they are decoded, not held in memory.
 
     Raises:
         UserError: a parameter is out of its range.
@@ -43,14 +63,18 @@ class CacheFrames:
     fps: float = 2.0
     max_frames: int = 768
     short_side: int | None = None
+    max_pixels: int | None = None
     codec: str = "raw"
+    strict: bool = False
     deadline_s: float | None = 300.0
+    hold_bytes: int = 128 << 20
 
     name: ClassVar[str] = "cache-frames"
     reads: ClassVar[tuple[str, ...]] = ("videos",)
     writes: ClassVar[str] = "frames"
     scope: ClassVar[str | None] = None
     batch_size: ClassVar[int] = 1
+    _store_path: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.fps = float(self.fps)  # 2 and 2.0 are one rate and must have one fingerprint
@@ -60,6 +84,8 @@ class CacheFrames:
             raise UserError(f"--max-frames {self.max_frames}", "at least 1", "try --max-frames 768")
         if self.short_side is not None and self.short_side < 16:
             raise UserError(f"--short-side {self.short_side}", "at least 16 pixels", "try --short-side 224")
+        if self.max_pixels is not None and self.max_pixels < 256:
+            raise UserError(f"--max-pixels {self.max_pixels}", "at least 256", "try --max-pixels 100352")
         if self.codec not in CODECS:
             raise UserError(f"--codec {self.codec}", f"one of {', '.join(CODECS)}", "try --codec raw")
         if self.deadline_s is not None and self.deadline_s <= 0:
@@ -67,57 +93,132 @@ class CacheFrames:
 
     def plan(self, store: Store) -> list[Item]:
         """One item a video. Its content is its name, so path and probe do not matter to the fingerprint."""
-        recipe = (self.name, CACHE_VERSION, self.fps, self.max_frames, self.short_side, self.codec)
-        rows = store.table("videos", ["video_id", "path"]).sort_by("video_id").to_pylist()
-        return [Item((r["video_id"],), fingerprint(*recipe, r["video_id"]), r["path"]) for r in rows]
+        recipe = (self.name, CACHE_VERSION, self.fps, self.max_frames, self.short_side, self.max_pixels)
+        rows = store.table("videos").sort_by("video_id").to_pylist()
+        return [
+            Item(
+                (row["video_id"],),
+                fingerprint(*recipe, self.codec, self.strict, row["video_id"]),
+                row["path"],
+                self._megapixels(row),
+            )
+            for row in rows
+        ]
 
     def setup(self, store_path: str, device: str) -> None:
         """Nothing to load."""
+        self._store_path = store_path
 
     def process(self, items: Sequence[Item]) -> Outcome:
         """Decode the videos; those that cannot be decoded, or whose file has changed, are failures."""
         tables: list[pa.Table] = []
-        failures: list[Failure] = []
+        outcome = Outcome(None)
         for item in items:
             try:
-                tables.append(self._rows(item))
+                rows, note = self._cache(item)
             except DecodeError as error:
-                failures.append(Failure(item.key, item.fingerprint, error.reason, str(error)))
-        return Outcome(pa.concat_tables(tables) if tables else None, failures)
+                outcome.failures.append(Failure(item.key, item.fingerprint, error.reason, str(error)))
+                continue
+            if isinstance(rows, Written):
+                outcome.written.append(rows)
+            else:
+                tables.append(rows)
+            if note:
+                outcome.notes.append(Failure(item.key, item.fingerprint, MISSING, f"{item.payload}: {note}"))
+        outcome.rows = pa.concat_tables(tables) if tables else None
+        return outcome
 
-    def _rows(self, item: Item) -> pa.Table:
+    def expected_frames(self, video: Mapping[str, Any]) -> int:
+        """How many frames a row of `videos` will give, at most."""
+        return max(1, min(self.max_frames, int(video["frame_count"]), math.ceil(float(video["duration_s"]) * self.fps)))
+
+    def _megapixels(self, video: Mapping[str, Any]) -> float:
+        """What a decoder has to go through for a row of `videos`: what its share of the time is taken to be."""
+        frames = min(int(video["frame_count"]), self.expected_frames(video) * _RUN_UP)
+        return max(1.0, frames * int(video["width"]) * int(video["height"]) / 1e6)
+
+    def _cache(self, item: Item) -> tuple[pa.Table | Written, str]:
+        """The rows of a video, and what is missing from them, if anything."""
         path, video_id = Path(item.payload), item.key[0]
         if content_id(path) != video_id:
             raise DecodeError("content changed", f"{path} is no longer the video {video_id}: ingest again")
         scan = scan_packets(path)
-        indices = wanted_frames(scan.times, self.fps, self.max_frames)
-        chunks = [self._encode(part) for part in decode_frames(path, scan, indices, self.short_side)]
-        rows = pa.concat_tables(chunks)
-        n = rows.num_rows
-        columns = {
-            "video_id": pa.array([video_id] * n),
-            "index": pa.array(range(n), pa.int32()),
-            "fingerprint": pa.array([item.fingerprint] * n),
-        }
-        return pa.table({**{c: rows[c] for c in rows.column_names}, **columns}).select(FRAMES.names).cast(FRAMES)
+        wanted = wanted_frames(scan.times, self.fps, self.max_frames)
+        size = target_size(*upright_size(scan), self.short_side, self.max_pixels)
+        parts = _Parts(path, scan, self._stretches(wanted, size), size, self.strict)
+        tables = (self._rows(item, start, part) for start, part in parts)
+        held: list[pa.Table] = []
+        size_held = 0
+        rows: pa.Table | Written | None = None
+        for table in tables:
+            held.append(table)
+            size_held += table.nbytes
+            if size_held > self.hold_bytes:
+                fragments = write_fragments(self._store_path, self.writes, chain(_drain(held), tables))
+                rows = Written(item.key, item.fingerprint, parts.count, fragments)
+        if parts.trouble is not None:
+            raise parts.trouble
+        return pa.concat_tables(held) if rows is None else rows, _missing(scan, wanted, parts.indices)
 
-    def _encode(self, part: Decoded) -> pa.Table:
+    def _stretches(self, wanted: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+        """In stretches of at most `hold_bytes`: decord keeps what it decoded ahead until its reader is closed."""
+        step = max(_LEAST, self.hold_bytes // (3 * size[0] * size[1]))
+        return [wanted[i : i + step] for i in range(0, len(wanted), step)]
+
+    def _rows(self, item: Item, start: int, part: Decoded) -> pa.Table:
+        """Decoded frames as rows, the first of which is number `start` of its video."""
         n, height, width, _ = part.frames.shape
-        if self.codec == "raw":
-            pixels = [frame.tobytes() for frame in part.frames]
-        else:
-            pixels = [simplejpeg.encode_jpeg(frame, JPEG_QUALITY, "RGB", "420") for frame in part.frames]
-        return pa.table(
-            {
-                "time_s": part.times,
-                "height": pa.array([height] * n, pa.int32()),
-                "width": pa.array([width] * n, pa.int32()),
-                "codec": [self.codec] * n,
-                "crc": pa.array([zlib.crc32(data) for data in pixels], pa.uint32()),
-                "backend": [part.backend] * n,
-                "pixels": pa.array(pixels, pa.large_binary()),
-            }
-        )
+        pixels = _raw(part.frames) if self.codec == "raw" else _jpeg(part.frames)
+        columns = {
+            "video_id": [item.key[0]] * n,
+            "index": pa.array(range(start, start + n), pa.int32()),
+            "time_s": part.times,
+            "height": pa.array([height] * n, pa.int32()),
+            "width": pa.array([width] * n, pa.int32()),
+            "codec": [self.codec] * n,
+            "checksum": pa.array([checksum(value.as_buffer()) for value in pixels], pa.uint64()),
+            "backend": [part.backend] * n,
+            "pixels": pixels,
+            "fingerprint": [item.fingerprint] * n,
+        }
+        return pa.table({name: columns[name] for name in FRAMES.names}).cast(FRAMES)
+
+
+class _Parts:
+    """Decoded parts with the number of their first frame. An error ends them: it must not pass through Lance.
+
+    Of several stretches of a damaged video, those that decode are kept; it is an error when none does.
+    """
+
+    def __init__(
+        self, path: Path, scan: Scan, stretches: Sequence[np.ndarray], size: tuple[int, int], strict: bool
+    ) -> None:
+        self._read = partial(decode_frames, path, scan, size=size, strict=strict)
+        self._stretches, self._strict = stretches, strict
+        self._found: list[np.ndarray] = []
+        self.count = 0
+        self.trouble: DecodeError | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, Decoded]]:
+        trouble: DecodeError | None = None
+        for stretch in self._stretches:
+            try:
+                for part in self._read(stretch):
+                    start = self.count
+                    self.count += len(part.indices)
+                    self._found.append(part.indices)
+                    yield start, part
+            except DecodeError as error:
+                trouble = trouble or error
+                if self._strict:
+                    break
+        if self._strict or not self.count:
+            self.trouble = trouble
+
+    @property
+    def indices(self) -> np.ndarray:
+        """int64 [count]: which frames of the video came so far."""
+        return np.concatenate([np.zeros(0, np.int64), *self._found])
 
 
 def wanted_frames(times: np.ndarray, fps: float, max_frames: int) -> np.ndarray:
@@ -139,121 +240,38 @@ def wanted_frames(times: np.ndarray, fps: float, max_frames: int) -> np.ndarray:
 def estimate_bytes(store: Store, stage: CacheFrames) -> int:
     """Bytes that a run would add to `frames`, from what the probe found; JPEG by its usual share of the raw size."""
     missing = {item.key[0] for item in missing_items(stage, store)}
-    total = 0.0
+    total = 0
     for video in store.table("videos").to_pylist():
-        if video["video_id"] not in missing:
-            continue
-        count = min(stage.max_frames, video["frame_count"], math.ceil(video["duration_s"] * stage.fps))
-        shorter = max(1, min(video["width"], video["height"]))
-        scale = min(1.0, stage.short_side / shorter) if stage.short_side else 1.0
-        total += count * 3 * round(video["width"] * scale) * round(video["height"] * scale)
+        if video["video_id"] in missing:
+            width, height = target_size(video["width"], video["height"], stage.short_side, stage.max_pixels)
+            total += stage.expected_frames(video) * 3 * width * height
     return round(total * (JPEG_SHARE if stage.codec == "jpeg" else 1.0))
 
 
-class _Run(NamedTuple):
-    """The rows of one video, which lie behind each other."""
+def _missing(scan: Scan, wanted: np.ndarray, found: np.ndarray) -> str:
+    """What a damaged video lacks, in words; empty when it lacks nothing."""
+    words: list[str] = []
+    lost = np.setdiff1d(wanted, found)
+    if len(lost):
+        span = f"{scan.times[lost[0]]:.3f} to {scan.times[lost[-1]]:.3f} s"
+        words.append(f"{len(found)} of {len(wanted)} wanted frames decode; the others lie within {span}")
+    if scan.damage:
+        words.append(scan.damage)
+    return "; ".join(words)
 
-    start: int
-    length: int
-    height: int
-    width: int
-    fingerprint: str
-    whole: bool
+
+def _raw(frames: np.ndarray) -> pa.Array:
+    """uint8 [n, H, W, 3] as large_binary [n], without a copy."""
+    frames = np.ascontiguousarray(frames)
+    offsets = np.arange(len(frames) + 1, dtype=np.int64) * (frames.nbytes // len(frames))
+    return pa.Array.from_buffers(pa.large_binary(), len(frames), [None, pa.py_buffer(offsets), pa.py_buffer(frames)])
 
 
-class FrameReader:
-    """Reads cached frames by video and index, from one version of the table. Safe to use from several threads.
+def _jpeg(frames: np.ndarray) -> pa.Array:
+    return pa.array([simplejpeg.encode_jpeg(f, JPEG_QUALITY, "RGB", "420") for f in frames], pa.large_binary())
 
-    Opening reads the small columns once; memory is a few numbers a frame and a few words a video.
-    """
 
-    def __init__(self, store: Store) -> None:
-        self._snapshot = store.snapshot("frames")
-        table = self._snapshot.columns(["video_id", "index", "time_s", "height", "width", "fingerprint"])
-        self._times = table["time_s"].to_numpy()
-        self._runs: dict[str, _Run] = {}
-        if not table.num_rows:
-            return
-        index = table["index"].to_numpy()
-        codes = table["video_id"].combine_chunks().dictionary_encode()
-        video = codes.indices.to_numpy()
-        starts = np.flatnonzero(np.r_[True, video[1:] != video[:-1]])
-        ends = np.r_[starts[1:], len(video)]
-        firsts = table.take(pa.array(starts)).to_pylist()
-        for start, end, row in zip(starts.tolist(), ends.tolist(), firsts, strict=True):
-            name = row["video_id"]
-            whole = name not in self._runs and bool((index[start:end] == np.arange(end - start)).all())
-            self._runs[name] = _Run(start, end - start, row["height"], row["width"], row["fingerprint"], whole)
-
-    @property
-    def videos(self) -> list[str]:
-        """Ids of the cached videos, sorted."""
-        return sorted(self._runs)
-
-    def __contains__(self, video_id: str) -> bool:
-        return video_id in self._runs
-
-    def count(self, video_id: str) -> int:
-        """Number of cached frames of a video."""
-        return self._run(video_id).length
-
-    def times(self, video_id: str) -> np.ndarray:
-        """float64 [n]: true times of its frames, seconds from the first frame's start."""
-        run = self._run(video_id)
-        times: np.ndarray = self._times[run.start : run.start + run.length]
-        return times
-
-    def size(self, video_id: str) -> tuple[int, int]:
-        """(height, width) of its frames, pixels."""
-        run = self._run(video_id)
-        return run.height, run.width
-
-    def fingerprint(self, video_id: str) -> str:
-        """Fingerprint of its cached frames."""
-        return self._run(video_id).fingerprint
-
-    def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Frames of one video, in any order, repeats allowed.
-
-        Returns:
-            uint8 [len(indices), H, W, 3], RGB; the caller's own.
-
-        Raises:
-            UserError: the video has no cached frames, or some of them are missing.
-            IndexError: an index is outside the video.
-            ValueError: stored bytes do not match their checksum.
-        """
-        run = self._run(video_id)
-        wanted = np.asarray(indices, np.int64)
-        unique, back = np.unique(wanted, return_inverse=True)
-        if len(unique) and not (unique[0] >= 0 and unique[-1] < run.length):
-            raise IndexError(f"frames {unique[0]}..{unique[-1]} of video {video_id}, which has {run.length}")
-        rows = self._snapshot.take((unique + run.start).tolist(), ["index", "codec", "crc", "pixels"])
-        height, width = run.height, run.width
-        frames = np.empty((len(unique), height, width, 3), np.uint8)
-        parts: tuple[list[Any], ...] = tuple(rows[c].to_pylist() for c in ("index", "codec", "crc"))
-        for place, (index, codec, crc) in enumerate(zip(*parts, strict=True)):
-            data = rows["pixels"][place].as_buffer()
-            pixels = np.frombuffer(data, np.uint8)
-            if zlib.crc32(data) != crc or index != unique[place]:
-                raise ValueError(
-                    f"frame {unique[place]} of video {video_id} is damaged: its bytes do not match their checksum; "
-                    "remove the rows of this video and run strive-data cache-frames again"
-                )
-            if codec == "raw":
-                frames[place] = pixels.reshape(height, width, 3)
-            else:
-                frames[place] = simplejpeg.decode_jpeg(np.frombuffer(pixels, np.uint8), "RGB")
-        return frames if np.array_equal(back, np.arange(len(frames))) else frames[back]
-
-    def _run(self, video_id: str) -> _Run:
-        run = self._runs.get(video_id)
-        if run is None:
-            raise UserError(f"video {video_id}", "it has no cached frames", "strive-data cache-frames")
-        if not run.whole:
-            raise UserError(
-                f"video {video_id}",
-                "some of its cached frames are missing",
-                "remove its rows, then strive-data cache-frames",
-            )
-        return run
+def _drain(held: list[pa.Table]) -> Iterator[pa.Table]:
+    """The tables in their order, each let go as it is given away."""
+    while held:
+        yield held.pop(0)

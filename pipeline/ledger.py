@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, seed_of
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.rewards import score
 from pipeline.stage import Failure, Item, Outcome
 from pipeline.store import Store, literal

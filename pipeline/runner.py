@@ -21,7 +21,7 @@ _COMMITS_A_TIDY = 256  # each leaves a version behind
 
 
 class Progress(Protocol):
-    """Shows how far a run is."""
+    """Shows how far a run is, in whole units of its items' weights."""
 
     def start(self, label: str, total: int) -> None: ...
 
@@ -35,7 +35,8 @@ class Report:
     """What a run came to, in items.
 
     planned = already + quarantined + done + failed. `stale` items were removed because their inputs or parameters had
-    changed or they are no longer planned. `reasons` counts what is left out, in this run and before.
+    changed or they are no longer planned. `reasons` counts what is left out, in this run and before, and `notes` what
+    was kept although something is missing from it: items with a note are done.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class Report:
     rows: int = 0
     seconds: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
     @property
     def to_do(self) -> int:
@@ -84,31 +86,31 @@ def run(
             raise RuntimeError(f"{stage.name} plans an item twice")
         report = Report(stage.name, planned=len(items))
         done = _drop_stale(stage, store, planned, report)
-        failed = _drop_stale_quarantine(stage, store, planned, done, retry_quarantined)
+        failed, noted = _drop_stale_quarantine(stage, store, planned, done, retry_quarantined)
         missing = [i for i in items if (i.key, i.fingerprint) not in done and key_text(i.key) not in failed]
         report.quarantined = len(failed)
         report.already = report.planned - report.quarantined - len(missing)
-        reasons = Counter(failed.values())
-        if progress:
-            progress.start(stage.name, len(missing))
+        reasons, notes = Counter(failed.values()), Counter(noted.values())
+        steps = _Steps(progress, stage.name, missing)
         waiting = _Waiting(stage, store, begun)
         try:
             for batch, outcome in _outcomes(stage, store, missing, workers, device):
                 _check(stage, batch, outcome)
                 waiting.add(outcome)
                 report.rows += outcome.rows.num_rows if outcome.rows is not None else 0
+                report.rows += sum(written.rows for written in outcome.written)
                 report.failed += len(outcome.failures)
                 report.done += len(batch) - len(outcome.failures)
                 reasons.update(failure.reason for failure in outcome.failures)
-                if progress:
-                    progress.advance(len(batch))
+                notes.update(note.reason for note in outcome.notes)
+                steps.add(batch)
         finally:  # what is finished is kept, whatever stopped the run
             waiting.commit()
             if progress:
                 progress.stop()
-        for name in (stage.writes, "quarantine"):
-            store.tidy(name, reclaim=name == stage.writes and report.stale > 0)
-    report.reasons = dict(reasons.most_common())
+        store.tidy(stage.writes, reclaim=report.stale > 0 or report.failed > 0)  # a killed worker may leave files
+        store.tidy("quarantine")
+    report.reasons, report.notes = dict(reasons.most_common()), dict(notes.most_common())
     report.seconds = time.monotonic() - begun
     return report
 
@@ -136,16 +138,25 @@ def _drop_stale(stage: Stage, store: Store, planned: dict[Key, str], report: Rep
 
 def _drop_stale_quarantine(
     stage: Stage, store: Store, planned: dict[Key, str], done: set[tuple[Key, str]], retry: bool
-) -> dict[str, str]:
-    """Forget failures that no longer count; return {key: reason} of those that do."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Forget what no longer counts; return {key: reason} of the failures that do, and of the notes."""
     rows = store.table("quarantine", filter=f"stage = {literal(stage.name)}").to_pylist()
-    finished = {key for key, _ in done}
-    current = {key_text(key): fingerprint for key, fingerprint in planned.items() if key not in finished}
-    stale = [(stage.name, r["key"]) for r in rows if retry or current.get(r["key"]) != r["fingerprint"]]
+    finished = {key_text(key): fingerprint for key, fingerprint in done}
+    current = {key_text(key): fingerprint for key, fingerprint in planned.items()}
+
+    def counts(row: dict[str, Any]) -> bool:
+        key, fingerprint = row["key"], row["fingerprint"]
+        if row["kept"]:
+            return bool(finished.get(key) == fingerprint)
+        return bool(not retry and key not in finished and current.get(key) == fingerprint)
+
+    stale = [(stage.name, row["key"]) for row in rows if not counts(row)]
     if stale:
         store.remove_items("quarantine", stale)
     gone = {key for _, key in stale}
-    return {r["key"]: r["reason"] for r in rows if r["key"] not in gone}
+    left = [row for row in rows if row["key"] not in gone]
+    failed = {row["key"]: row["reason"] for row in left if not row["kept"]}
+    return failed, {row["key"]: row["reason"] for row in left if row["kept"]}
 
 
 def _outcomes(
@@ -164,13 +175,35 @@ def _outcomes(
 
 def _check(stage: Stage, batch: Sequence[Item], outcome: Outcome) -> None:
     """Every item of a batch has rows or a failure, under the fingerprint that was planned, and nothing else does."""
-    got = {(failure.key, failure.fingerprint) for failure in outcome.failures}
+    failed = {(failure.key, failure.fingerprint) for failure in outcome.failures}
+    got = {(written.key, written.fingerprint) for written in outcome.written}
     if outcome.rows is not None:
         columns = [*KEYS[stage.writes], "fingerprint"]
         pairs = outcome.rows.select(columns).group_by(columns).aggregate([])
         got |= {(r[:-1], r[-1]) for r in zip(*(pairs[c].to_pylist() for c in columns), strict=True)}
-    if got != {(item.key, item.fingerprint) for item in batch}:
+    noted = Counter((note.key, note.fingerprint) for note in outcome.notes)
+    complete = got | failed == {(item.key, item.fingerprint) for item in batch} and not got & failed
+    if not complete or not noted.keys() <= got or max(noted.values(), default=1) > 1:
         raise RuntimeError(f"{stage.name} did not account for exactly the items that it was given")
+
+
+class _Steps:
+    """Tells a progress bar of finished items, by their weights: in whole units that add up to the total."""
+
+    def __init__(self, progress: Progress | None, label: str, items: Sequence[Item]) -> None:
+        self.progress = progress
+        self.weight = sum(item.weight for item in items)
+        self.total = max(1, round(self.weight)) if items else 0
+        self.done, self.shown = 0.0, 0
+        if progress:
+            progress.start(label, self.total)
+
+    def add(self, batch: Sequence[Item]) -> None:
+        self.done += sum(item.weight for item in batch)
+        new = round(self.total * self.done / self.weight) - self.shown
+        self.shown += new
+        if self.progress:
+            self.progress.advance(new)
 
 
 class _Waiting:
@@ -179,14 +212,17 @@ class _Waiting:
     def __init__(self, stage: Stage, store: Store, begun: float) -> None:
         self.stage, self.store, self.begun = stage, store, begun
         self.rows: list[pa.Table] = []
-        self.failures: list[Failure] = []
+        self.fragments: list[str] = []
+        self.left_out: list[dict[str, Any]] = []
         self.last = time.monotonic()
         self.commits = 0
 
     def add(self, outcome: Outcome) -> None:
         if outcome.rows is not None and outcome.rows.num_rows:
             self.rows.append(outcome.rows)
-        self.failures.extend(outcome.failures)
+        self.fragments += [fragment for written in outcome.written for fragment in written.fragments]
+        self.left_out += [_quarantine_row(self.stage.name, failure, False) for failure in outcome.failures]
+        self.left_out += [_quarantine_row(self.stage.name, note, True) for note in outcome.notes]
         now = time.monotonic()
         patience = min(max(_COMMIT_SHARE * (now - self.begun), _COMMIT_S[0]), _COMMIT_S[1])
         if now - self.last >= patience or sum(rows.nbytes for rows in self.rows) >= _COMMIT_BYTES:
@@ -194,20 +230,27 @@ class _Waiting:
 
     def commit(self) -> None:
         # Taken out first: if a commit fails, the clean-up must not try the same rows again.
-        rows, failures, self.rows, self.failures = self.rows, self.failures, [], []
+        rows, fragments, left_out = self.rows, self.fragments, self.left_out
+        self.rows, self.fragments, self.left_out = [], [], []
+        if left_out:  # first: rows must never be seen without the note that says what is missing from them
+            self.store.append("quarantine", pa.Table.from_pylist(left_out, schema=QUARANTINE))
         if rows:
             self.store.append(self.stage.writes, pa.concat_tables(rows))
+        if fragments:
+            self.store.commit_fragments(self.stage.writes, fragments)
+        if rows or fragments:
             self.commits += 1
             if self.commits % _COMMITS_A_TIDY == 0:
-                self.store.tidy(self.stage.writes)
-        if failures:
-            self.store.append("quarantine", _quarantine_rows(self.stage.name, failures))
+                self.store.tidy(self.stage.writes, running=True)
         self.last = time.monotonic()
 
 
-def _quarantine_rows(stage: str, failures: Sequence[Failure]) -> pa.Table:
-    rows = [
-        {"stage": stage, "key": key_text(f.key), "reason": f.reason, "message": f.message, "fingerprint": f.fingerprint}
-        for f in failures
-    ]
-    return pa.Table.from_pylist(rows, schema=QUARANTINE)
+def _quarantine_row(stage: str, failure: Failure, kept: bool) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "key": key_text(failure.key),
+        "reason": failure.reason,
+        "message": failure.message,
+        "kept": kept,
+        "fingerprint": failure.fingerprint,
+    }

@@ -2,10 +2,13 @@
 
 import pyarrow as pa
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 TASKS = ("choice", "grounding", "grounded_choice", "number", "open")
 """What a sample asks for: an option, a span, an option and a span, a number, or free text."""
+
+WAITING = "waiting-"
+"""A video_id that begins so stands for a video that is not here yet; its samples wait, and no other table has it."""
 
 SPAN = pa.list_(pa.float64())
 
@@ -38,13 +41,17 @@ SAMPLES = pa.schema(
     [
         _field("sample_id", pa.string(), "stable id: hash of source, row id and content"),
         _field("source", pa.string(), "name of the annotation source"),
-        _field("split", pa.string(), "train, val, test or a benchmark's name"),
+        _field("dataset", pa.string(), "the dataset or benchmark that the source belongs to, e.g. nextgqa"),
+        _field("split", pa.string(), "train, val, test or a name of the user's own"),
         _field("video_id", pa.string(), "the video that the question is about"),
         _field("task", pa.string(), "choice, grounding, grounded_choice, number or open"),
         _field("question", pa.string(), "the question's text, without options and instructions"),
         _field("options", pa.list_(pa.string()), "texts of the options, without letters; empty when there are none"),
         _field("answer", pa.string(), "letter for choices, text otherwise; empty for pure grounding"),
-        _field("spans", pa.list_(SPAN), "true spans [[start_s, end_s]] that answer the question; may be empty"),
+        _field(
+            "spans", pa.list_(SPAN), "true spans [[start_s, end_s]] of the answer, seconds, ascending; may be empty"
+        ),
+        _field("clip", SPAN, "[start_s, end_s]: the part of the video that the question is about; empty: all of it"),
         _field("origin", pa.string(), "the original row, as JSON"),
         FINGERPRINT,
     ]
@@ -58,7 +65,7 @@ FRAMES = pa.schema(
         _field("height", pa.int32(), "pixels"),
         _field("width", pa.int32(), "pixels"),
         _field("codec", pa.string(), "raw (RGB bytes, row by row) or jpeg"),
-        _field("crc", pa.uint32(), "crc32 of `pixels`"),
+        _field("checksum", pa.uint64(), "xxh3 of `pixels`"),
         _field("backend", pa.string(), "the decoder that produced it"),
         _field(
             "pixels", pa.large_binary(), "height x width x 3 uint8, or a JPEG", **{"lance-encoding:compression": "none"}
@@ -145,10 +152,11 @@ CURATED = pa.schema(
 
 QUARANTINE = pa.schema(
     [
-        _field("stage", pa.string(), "the stage that failed"),
+        _field("stage", pa.string(), "the stage that failed, or kept less than was wanted"),
         _field("key", pa.string(), "the item's key"),
         _field("reason", pa.string(), "short class of the failure, for counting"),
         _field("message", pa.string(), "the whole message"),
+        _field("kept", pa.bool_(), "true: a note, the item's rows were kept in spite of it"),
         FINGERPRINT,
     ]
 )

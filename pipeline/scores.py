@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.scorer import PRECISIONS, Scorer, resolve
 from pipeline.stage import Failure, Item, Outcome
 from pipeline.store import Store

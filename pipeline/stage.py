@@ -1,6 +1,6 @@
 """What a stage is: a name, the tables it reads and writes, a fingerprint, and how one batch becomes rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,15 +8,19 @@ import pyarrow as pa
 
 Key = tuple[Any, ...]
 
+_KEYS_A_FILTER = 500  # bounds the length of a filter
+
 
 @dataclass(frozen=True)
 class Item:
     """One piece of work: its key (the values of the table's key columns), the fingerprint of everything that
-    determines its rows, and what `process` needs to know (picklable)."""
+    determines its rows, what `process` needs to know (picklable), and how much work it is next to the others, for an
+    honest time left."""
 
     key: Key
     fingerprint: str
     payload: Any = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,28 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class Written:
+    """All rows of one item, already in data files of their own that no version of the table names yet: too many to
+    hold in memory. `fragments` is what `pipeline.store.write_fragments` returned; nobody but the runner commits it."""
+
+    key: Key
+    fingerprint: str
+    rows: int
+    fragments: tuple[str, ...]
+
+
 @dataclass
 class Outcome:
-    """What a batch came to. Every item of the batch is in `rows` (by key and fingerprint) or in `failures`."""
+    """What a batch came to. Every item of the batch is in `rows` (by key and fingerprint), `written` or `failures`.
+
+    `notes` are about items that have rows: what is missing from them. They stand in quarantine as long as the rows do.
+    """
 
     rows: pa.Table | None
     failures: list[Failure] = field(default_factory=list)
+    notes: list[Failure] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
 
 
 class Stage(Protocol):
@@ -81,3 +101,36 @@ class Stage(Protocol):
     def process(self, items: Sequence[Item]) -> Outcome:
         """Compute the rows of a batch. Failures that belong to an item are returned, not raised."""
         ...
+
+
+def key_filters(columns: Sequence[str], keys: Iterable[Key]) -> Iterator[str]:
+    """SQL filters that together name exactly the rows of some items.
+
+    Args:
+        columns: that the parts of a key stand in.
+    """
+    groups: dict[Key, list[Any]] = {}
+    for key in keys:
+        groups.setdefault(key[:-1], []).append(key[-1])
+    clauses: list[str] = []
+    for head, lasts in groups.items():
+        fixed = [f"{c} = {literal(v)}" for c, v in zip(columns[:-1], head, strict=True)]
+        for i in range(0, len(lasts), _KEYS_A_FILTER):
+            values = ", ".join(literal(v) for v in lasts[i : i + _KEYS_A_FILTER])
+            clauses.append("(" + " AND ".join([*fixed, f"{columns[-1]} IN ({values})"]) + ")")
+    step = _KEYS_A_FILTER if len(columns) > 1 else 1
+    for i in range(0, len(clauses), step):
+        yield " OR ".join(clauses[i : i + step])
+
+
+def literal(value: Any) -> str:
+    """A value as an SQL literal.
+
+    Raises:
+        TypeError: keys are text and whole numbers only.
+    """
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(f"{value!r} cannot be part of a key")

@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import numpy as np
 import polars as pl
 import pyarrow as pa
+from lance.file import LanceFileReader
+from lance.fragment import FragmentMetadata
 
 from pipeline.errors import UserError
 from pipeline.schemas import CURATED, KEYS, STORE_VERSION, TABLES
-from pipeline.stage import Key
+from pipeline.stage import Key, key_filters
+from pipeline.stage import literal as literal
 
 _FORMAT: Any = "2.2"  # Lance storage version: the newest stable one; large_binary without compression needs >= 2.1
 _PIXEL_BATCH = 64  # rows of a scan that holds pixels; Lance's default of 8192 would be more than a gigabyte
-_KEYS_A_DELETE = 500  # bounds the length of a filter
+_WRITE_CACHE = 1 << 20  # bytes that wait for their page; with Lance's default, memory grows with what is written
 _LARGE = ("frames", "frame_embeddings")  # written in large pieces: rewriting them would cost more than it saves
 _FRAGMENTS = 64  # a table of small rows in more pieces than this is compacted
 _VERSIONS = 256  # more old versions than this are removed, except tagged and recent ones
@@ -126,11 +130,7 @@ class Store:
 
     def snapshot(self, name: str) -> "Snapshot":
         """The table as it is now; later commits do not change what a snapshot reads."""
-        return Snapshot(_open(self.table_path(name)), TABLES[name])
-
-    def take(self, name: str, offsets: Sequence[int], columns: list[str]) -> pa.Table:
-        """Rows by position in scan order (deleted rows have none). Offsets ascend and do not repeat."""
-        return self.snapshot(name).take(offsets, columns)
+        return Snapshot(self.table_path(name), TABLES[name])
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Add rows in one atomic commit.
@@ -144,6 +144,25 @@ class Store:
         with self.writing():
             mode = "append" if _exists(path) else "create"
             lance.write_dataset(rows, str(path), mode=mode, data_storage_version=_FORMAT)
+
+    def commit_fragments(self, name: str, fragments: Sequence[str]) -> None:
+        """Make the rows that `write_fragments` wrote visible, in the order given, in one atomic commit.
+
+        Raises:
+            ValueError: one of them was committed before; Lance would double its rows.
+            UserError: another process is writing.
+        """
+        path = self.table_path(name)
+        new = [FragmentMetadata.from_json(text) for text in fragments]
+        with self.writing():
+            if not _exists(path):
+                self.append(name, TABLES[name].empty_table())
+            dataset = _open(path)
+            there = [fragment.metadata for fragment in dataset.get_fragments()]
+            files = [file.path for about in (*there, *new) for file in about.files]
+            if len(set(files)) != len(files):
+                raise ValueError(f"fragments of {name} were committed before")
+            lance.LanceDataset.commit(str(path), lance.LanceOperation.Append(new), read_version=dataset.version)
 
     def delete(self, name: str, filter: str) -> None:
         """Remove the rows that satisfy the SQL filter, in one atomic commit."""
@@ -160,25 +179,14 @@ class Store:
 
     def remove_items(self, name: str, keys: Iterable[Key], scope: str | None = None) -> None:
         """Remove all rows of these items, within an SQL filter."""
-        columns = KEYS[name]
-        groups: dict[Key, list[Any]] = {}
-        for key in keys:
-            groups.setdefault(key[:-1], []).append(key[-1])
-        clauses: list[str] = []
-        for head, lasts in groups.items():
-            fixed = [f"{c} = {literal(v)}" for c, v in zip(columns[:-1], head, strict=True)]
-            for i in range(0, len(lasts), _KEYS_A_DELETE):
-                values = ", ".join(literal(v) for v in lasts[i : i + _KEYS_A_DELETE])
-                clauses.append("(" + " AND ".join([*fixed, f"{columns[-1]} IN ({values})"]) + ")")
-        step = _KEYS_A_DELETE if len(columns) > 1 else 1
-        for i in range(0, len(clauses), step):
-            either = " OR ".join(clauses[i : i + step])
+        for either in key_filters(KEYS[name], keys):
             self.delete(name, f"({either}) AND ({scope})" if scope else either)
 
-    def tidy(self, name: str, reclaim: bool = False) -> None:
+    def tidy(self, name: str, reclaim: bool = False, running: bool = False) -> None:
         """Join small pieces when there are many, and drop old versions when there are many or on `reclaim`.
 
-        Versions of the last hour stay, because readers may be on them; tagged versions stay for good.
+        Versions of the last hour stay, because readers may be on them; tagged versions stay for good. Files that no
+        version names, of commits and workers that were killed, go too, unless workers are `running`.
         """
         path = self.table_path(name)
         with self.writing():
@@ -188,8 +196,8 @@ class Store:
             if name not in _LARGE and len(dataset.get_fragments()) > _FRAGMENTS:
                 dataset.optimize.compact_files()
             if reclaim or len(os.listdir(path / "_versions")) > _VERSIONS:
-                # Files of killed commits may go too (delete_unverified): the lock says that nobody is committing.
-                dataset.cleanup_old_versions(_RECENT, delete_unverified=True, error_if_tagged_old_versions=False)
+                # The lock says that nobody is committing, but workers may have files that wait for their commit.
+                dataset.cleanup_old_versions(_RECENT, delete_unverified=not running, error_if_tagged_old_versions=False)
 
     def bytes(self, name: str) -> int:
         """Size of a table on disk, old versions included."""
@@ -289,16 +297,31 @@ class Store:
 class Snapshot:
     """One version of a table, for many small reads by position. Safe to read from several threads."""
 
-    def __init__(self, dataset: Any, schema: pa.Schema) -> None:
-        self._dataset = dataset
-        self._schema = schema
-        self.count: int = 0 if dataset is None else int(dataset.count_rows())
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        self._dataset = _open(path)
+        self.count: int = 0 if self._dataset is None else int(self._dataset.count_rows())
 
     def columns(self, columns: list[str], filter: str | None = None) -> pa.Table:
         """All rows of some columns, in scan order."""
         if self._dataset is None:
             return self._schema.empty_table().select(columns)
         return _read(self._dataset, columns, filter)
+
+    def addresses(self) -> np.ndarray:
+        """uint64 [n]: where each row lies, in scan order: number of its fragment times 2^32, plus row within it."""
+        if self._dataset is None:
+            return np.zeros(0, np.uint64)
+        found: np.ndarray = self._dataset.scanner(columns=[], with_row_address=True).to_table()["_rowaddr"].to_numpy()
+        return found
+
+    def pages(self, fragment: int, column: str) -> tuple[Path, list[list[tuple[int, int]]], int]:
+        """The data file of a fragment, (position, size) of each buffer of each page of a flat column, and its rows."""
+        found = self._dataset.get_fragment(fragment)
+        path = self._path / "data" / found.data_files()[0].path  # our tables have one a fragment
+        about = LanceFileReader(str(path)).metadata()
+        pages = about.columns[about.schema.names.index(column)].pages
+        return path, [[(b.position, b.size) for b in page.buffers] for page in pages], found.physical_rows
 
     def take(self, offsets: Sequence[int], columns: list[str]) -> pa.Table:
         """Rows by position in scan order.
@@ -317,17 +340,24 @@ class Snapshot:
         return self._dataset.take(wanted, columns=columns)
 
 
-def literal(value: Any) -> str:
-    """A value as an SQL literal.
+def write_fragments(store_path: str | Path, name: str, parts: Iterable[pa.Table]) -> tuple[str, ...]:
+    """Write rows as they come, holding few at a time, into data files that no version of the table names yet.
 
-    Raises:
-        TypeError: keys are text and whole numbers only.
+    Any process may do so, without the lock. `Store.commit_fragments` makes the rows visible.
+
+    Returns:
+        a description of each file, in the order of its rows.
     """
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise TypeError(f"{value!r} cannot be part of a key")
+    path, schema = Store(store_path).table_path(name), TABLES[name]
+    batches = (batch for part in parts for batch in _typed(part, schema).to_batches())
+    found = lance.fragment.write_fragments(
+        pa.RecordBatchReader.from_batches(schema, batches),
+        str(path),
+        mode="append" if _exists(path) else "create",
+        data_storage_version=_FORMAT,
+        data_cache_bytes=_WRITE_CACHE,
+    )
+    return tuple(json.dumps(fragment.to_json()) for fragment in found)
 
 
 def folder_bytes(folder: Path) -> int:

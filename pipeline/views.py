@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.transforms import apply_crop
 
 

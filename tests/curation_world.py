@@ -1,7 +1,6 @@
 """A small store made by hand for the tests of the upper pipeline, a tiny image-text model, and a policy of rules."""
 
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
+from pipeline.checksum import checksum
 from pipeline.fingerprint import fingerprint, seed_of
 from pipeline.ledger import Request, Response
 from pipeline.store import Store
@@ -27,7 +27,7 @@ def add_videos(store: Store, names: Sequence[str], frames: int = FRAMES, recipe:
             data = pixels[index].tobytes()
             row = {"video_id": name, "index": index, "time_s": index / 2, "height": SIDE, "width": SIDE, "codec": "raw"}
             row |= {
-                "crc": zlib.crc32(data),
+                "checksum": checksum(data),
                 "backend": "test",
                 "pixels": data,
                 "fingerprint": fingerprint(name, recipe),
@@ -42,6 +42,7 @@ def a_sample(key: str, video: str, task: str = "choice", **columns: Any) -> dict
     row = {
         "sample_id": key,
         "source": "test",
+        "dataset": "test",
         "split": "train",
         "video_id": video,
         "task": task,
@@ -49,6 +50,7 @@ def a_sample(key: str, video: str, task: str = "choice", **columns: Any) -> dict
         "options": OPTIONS if choice else [],
         "answer": "B" if choice else "" if task == "grounding" else "3",
         "spans": [[3.0, 5.0]] if task in ("grounding", "grounded_choice") else [],
+        "clip": [],
         "origin": "{}",
     } | columns
     return row | {"fingerprint": fingerprint({k: v for k, v in row.items() if k != "origin"})}

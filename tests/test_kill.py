@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.frames import CacheFrames, FrameReader
+from pipeline.framereader import FrameReader
+from pipeline.frames import CacheFrames
 from pipeline.ingest import ingest
 from pipeline.runner import run
 from pipeline.store import Store

@@ -9,7 +9,7 @@ import pytest
 from pipeline import runner
 from pipeline.errors import UserError
 from pipeline.fingerprint import seed_of
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.ledger import DrawRollouts
 from pipeline.store import Store
 from pipeline.variants import BuildVariants

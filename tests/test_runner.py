@@ -17,8 +17,8 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
 from pipeline.runner import Report, key_text, missing_items, run
 from pipeline.schemas import SAMPLES
-from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store
+from pipeline.stage import Failure, Item, Outcome, Written
+from pipeline.store import Store, write_fragments
 
 
 @dataclass
@@ -36,17 +36,25 @@ class Asks:
     reads: tuple[str, ...] = ()
     writes: str = "samples"
     seen: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    store_path: str = ""
 
     def plan(self, store: Store) -> list[Item]:
-        return [Item((key,), fingerprint(self.version, key, text), text) for key, text in self.items.items()]
+        return [
+            Item((key,), fingerprint(self.version, key, text), text, self.weights.get(key, 1.0))
+            for key, text in self.items.items()
+        ]
 
     def setup(self, store_path: str, device: str) -> None:
+        self.store_path = store_path
         if self.broken_setup:
             raise UserError("model nowhere", "a folder is expected", "name one")
 
     def process(self, items: Sequence[Item]) -> Outcome:
         rows: list[dict[str, Any]] = []
         failures: list[Failure] = []
+        notes: list[Failure] = []
+        written: list[Written] = []
         for item in items:
             self.seen.append(item.key[0])
             match item.payload:
@@ -61,8 +69,19 @@ class Asks:
                     raise ZeroDivisionError("a fault of the program")
                 case "forget":
                     continue
+                case "partly":
+                    notes.append(Failure(item.key, item.fingerprint, "a part", f"of {item.key[0]} only"))
+                case "partly, twice":
+                    notes += [Failure(item.key, item.fingerprint, "a part", "of it")] * 2
+                case "both":
+                    failures.append(Failure(item.key, item.fingerprint, "unlucky", "and has rows"))
+                case "long":
+                    table = pa.Table.from_pylist([self.row(item)], schema=SAMPLES)
+                    fragments = write_fragments(self.store_path, self.writes, [table])
+                    written.append(Written(item.key, item.fingerprint, 1, fragments))
+                    continue
             rows.append(self.row(item))
-        return Outcome(pa.Table.from_pylist(rows, schema=SAMPLES) if rows else None, failures)
+        return Outcome(pa.Table.from_pylist(rows, schema=SAMPLES) if rows else None, failures, notes, written)
 
     def row(self, item: Item) -> dict[str, Any]:
         return {
@@ -212,7 +231,74 @@ def test_a_fault_of_the_program_is_not_hidden_and_keeps_what_is_finished(store: 
 def test_every_item_must_be_accounted_for(store: Store) -> None:
     with pytest.raises(RuntimeError, match="account"):
         run(Asks({"a": "forget", "b": "ok"}), store)
+    for wrong in ("both", "partly, twice"):
+        with pytest.raises(RuntimeError, match="account"):
+            run(Asks({"a": wrong, "b": "ok"}), store)
     assert store.count("samples") == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_note_stands_as_long_as_the_rows_that_it_is_about(store: Store, workers: int) -> None:
+    stage = Asks({"a": "ok", "b": "partly", "c": "fail"})
+    for report in (run(stage, store, workers=workers), run(stage, store, workers=workers)):
+        assert (report.reasons, report.notes, report.done + report.already) == ({"unlucky": 1}, {"a part": 1}, 2)
+    rows = store.table("quarantine").sort_by("key").to_pylist()
+    assert [(row["key"], row["kept"], row["reason"]) for row in rows] == [
+        ("b", True, "a part"),
+        ("c", False, "unlucky"),
+    ]
+    assert run(stage, store, workers=workers, retry_quarantined=True).notes == {"a part": 1}
+    assert store.count("quarantine", "kept") == 1
+    store.remove_items("samples", [("b",)])  # redone: its note is replaced
+    assert counts(run(stage, store, workers=workers)) == (3, 1, 1, 1, 0, 0)
+    assert store.count("quarantine", "kept") == 1
+    changed = run(Asks({"a": "ok", "b": "ok now", "c": "fail"}), store)
+    assert (changed.done, changed.notes, store.count("quarantine", "kept")) == (1, {}, 0)
+    run(stage, store)
+    gone = run(Asks({"a": "ok"}), store)
+    assert (gone.stale, gone.notes, store.count("quarantine")) == (1, {}, 0)
+
+
+def test_a_note_without_its_rows_does_not_count(store: Store) -> None:
+    """A kill between the two commits leaves the note alone: the item is done again."""
+    stage = Asks({"a": "partly"})
+    run(stage, store)
+    store.remove_items("samples", [("a",)])
+    assert [item.key for item in missing_items(stage, store)] == [("a",)]
+    assert counts(run(stage, store)) == (1, 0, 0, 1, 0, 0)
+    assert (store.count("quarantine"), questions(store)) == (1, {"a": "partly 1"})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_that_a_worker_wrote_are_like_others(store: Store, workers: int) -> None:
+    items = {"a": "long", "b": "ok", "c": "long", "d": "fail", "e": "long"}
+    report = run(Asks(items), store, workers=workers)
+    assert (counts(report), report.rows) == ((5, 0, 0, 4, 1, 0), 4)
+    assert questions(store) == {key: f"{text} 1" for key, text in items.items() if text != "fail"}
+    assert run(Asks(items), store, workers=workers).to_do == 0
+    assert counts(run(Asks({"a": "long", "c": "ok"}), store)) == (2, 1, 0, 1, 0, 3)
+    assert questions(store) == {"a": "long 1", "c": "ok 1"}
+
+
+def test_files_of_a_worker_that_was_killed_are_removed(store: Store) -> None:
+    run(Asks({"a": "ok"}), store)
+    write_fragments(store.path, "samples", [store.table("samples")])
+    data = store.table_path("samples") / "data"
+    assert len(list(data.iterdir())) == 2
+    run(Asks({"a": "ok", "b": "fail"}), store)
+    assert len(list(data.iterdir())) == 1
+    assert questions(store) == {"a": "ok 1"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_progress_is_told_in_whole_units_of_weight(store: Store, workers: int) -> None:
+    weights = {"a": 0.4, "b": 250.3, "c": 0.4, "d": 0.4, "e": 1000.0}
+    bar = Bar()
+    run(Asks(dict.fromkeys(weights, "ok"), weights=weights, batch_size=1), store, workers=workers, progress=bar)
+    assert (bar.total, bar.steps, bar.stopped) == (1252, 1252, 1)
+    small = Bar()
+    run(Asks({"f": "ok", "g": "ok"}, weights={"f": 0.1, "g": 0.1}), store, progress=small)
+    assert small.total == small.steps > 0
 
 
 def test_keys_of_several_columns_have_a_text() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import runner
 from pipeline.errors import UserError
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.scorer import Scorer, prepare, resolve, split_text
 from pipeline.scores import EmbedFrames, ScoreFrames
 from pipeline.store import Store
@@ -130,8 +130,8 @@ def test_bf16_is_close(store: Store, folder: Path) -> None:
 def test_damaged_frames_go_to_quarantine(store: Store, folder: Path) -> None:
     rows = store.table("frames", filter="video_id = 'v2'")
     store.delete("frames", "video_id = 'v2'")
-    crc = rows.schema.get_field_index("crc")
-    store.append("frames", rows.set_column(crc, "crc", [[1] * rows.num_rows]).cast(rows.schema))
+    place = rows.schema.get_field_index("checksum")
+    store.append("frames", rows.set_column(place, "checksum", [[1] * rows.num_rows]).cast(rows.schema))
     embedded, scored = run_both(store, folder)
     assert (embedded.done, embedded.reasons, scored.done) == (1, {"damaged frames": 1}, 2)
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.schemas import CURATED, FRAMES, KEYS, ROLLOUTS, SAMPLES, TABLES
-from pipeline.store import Store, literal
+from pipeline.store import Store, literal, write_fragments
 
 
 def frames(video: str, n: int, fingerprint: str = "f", start: int = 0) -> pa.Table:
@@ -24,7 +24,7 @@ def frames(video: str, n: int, fingerprint: str = "f", start: int = 0) -> pa.Tab
             "height": 1,
             "width": 1,
             "codec": "raw",
-            "crc": 0,
+            "checksum": 0,
             "backend": "decord",
             "pixels": f"{video}{i}".encode(),
             "fingerprint": fingerprint,
@@ -89,7 +89,7 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert store.scan("frames").filter(pl.col("index") == 2).select("time_s").collect().item() == 1.0
     assert store.done("frames") == {(("it's",), "f")}
     with pytest.raises(ValueError, match="missing"):
-        store.append("frames", rows.drop_columns(["crc"]))
+        store.append("frames", rows.drop_columns(["checksum"]))
     with pytest.raises(ValueError, match="no table"):
         store.table("pictures")
 
@@ -116,14 +116,14 @@ def test_take_counts_rows_that_are_left(tmp_path: Path) -> None:
         assert snapshot.count == count == len(pixels)
         assert snapshot.take(range(count), ["pixels"])["pixels"].to_pylist() == pixels
         assert snapshot.take([0, 7, 13], ["pixels"])["pixels"].to_pylist() == [pixels[i] for i in (0, 7, 13)]
-    assert store.take("frames", [5], ["pixels"])["pixels"].to_pylist() == [b"c0"]
-    assert store.take("frames", [], ["pixels"]).num_rows == 0
+    assert store.snapshot("frames").take([5], ["pixels"])["pixels"].to_pylist() == [b"c0"]
+    assert store.snapshot("frames").take([], ["pixels"]).num_rows == 0
     for wrong in ([1, 1], [2, 1]):
         with pytest.raises(ValueError, match="ascend"):
-            store.take("frames", wrong, ["pixels"])
+            store.snapshot("frames").take(wrong, ["pixels"])
     for wrong in ([-1], [19]):
         with pytest.raises(IndexError):
-            store.take("frames", wrong, ["pixels"])
+            store.snapshot("frames").take(wrong, ["pixels"])
 
 
 def test_removing_items_removes_them_and_nothing_else(tmp_path: Path) -> None:
@@ -270,3 +270,53 @@ def test_spawned_processes_read_what_this_one_wrote(tmp_path: Path) -> None:
     child.start()
     assert queue.get(timeout=60) == 3
     child.join()
+
+
+def parts(video: str, sizes: list[int]) -> list[pa.Table]:
+    """Rows of one video, as they come from a decoder."""
+    return [frames(video, n, start=sum(sizes[:i])) for i, n in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_fragments_are_seen_when_they_are_committed(tmp_path: Path, first: bool) -> None:
+    store = Store(tmp_path, create=True)
+    if not first:
+        store.append("frames", frames("there", 2))
+    before = store.count("frames")
+    a = write_fragments(store.path, "frames", parts("a", [3, 0, 4]))
+    b = write_fragments(store.path, "frames", iter(parts("b", [2])))
+    assert store.count("frames") == before
+    store.commit_fragments("frames", [*b, *a])
+    table = store.table("frames")
+    assert table.num_rows == before + 9
+    assert table.slice(before).equals(pa.concat_tables([frames("b", 2), frames("a", 7)]))
+    addresses = store.snapshot("frames").addresses()
+    assert len(addresses) == len(set(addresses.tolist())) == before + 9
+    store.append("frames", frames("later", 1))
+    assert store.done("frames") >= {(("a",), "f"), (("b",), "f"), (("later",), "f")}
+
+
+def test_fragments_are_committed_once(tmp_path: Path) -> None:
+    """Lance takes the same fragment twice, and doubles its rows without an error."""
+    store = Store(tmp_path, create=True)
+    fragments = write_fragments(store.path, "frames", parts("a", [3]))
+    with pytest.raises(ValueError, match="committed before"):
+        store.commit_fragments("frames", fragments * 2)
+    store.commit_fragments("frames", fragments)
+    with pytest.raises(ValueError, match="committed before"):
+        store.commit_fragments("frames", fragments)
+    assert store.count("frames") == 3
+
+
+def test_files_of_workers_are_spared_while_they_run(tmp_path: Path) -> None:
+    store = Store(tmp_path, create=True)
+    store.append("frames", frames("v", 1))
+    waiting = write_fragments(store.path, "frames", parts("a", [3]))
+    store.tidy("frames", reclaim=True, running=True)
+    store.commit_fragments("frames", waiting)
+    write_fragments(store.path, "frames", parts("b", [3]))  # of a worker that was killed
+    data = store.table_path("frames") / "data"
+    assert len(list(data.iterdir())) == 3
+    store.tidy("frames", reclaim=True)
+    assert len(list(data.iterdir())) == 2
+    assert store.count("frames") == store.table("frames").num_rows == 4

@@ -1,12 +1,12 @@
 """A small store of toy-world scenes, made without video files: what the trainer's tests stream from."""
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
+from pipeline.checksum import checksum
 from pipeline.samplers import uniform
 from pipeline.store import Store
 from toyworld.questions import ask
@@ -25,7 +25,7 @@ def a_store(folder: Path, clips: int = 4, name: str = "toy") -> Store:
         for index, pixels in enumerate(render(scene, list(range(0, 2 * CACHED, 2)))):
             data = pixels.tobytes()
             frame = {"video_id": video, "index": index, "time_s": index / 4, "height": 96, "width": 96, "codec": "raw"}
-            frames.append(frame | {"crc": zlib.crc32(data), "backend": "test", "pixels": data, "fingerprint": video})
+            frames.append(frame | {"checksum": checksum(data), "backend": "test", "pixels": data, "fingerprint": video})
         questions = ask(scene, np.random.default_rng(clip))
         for k in (0, 5, 6):  # a colour (choice), a count (number), a time (grounding)
             q = questions[k]
@@ -33,6 +33,7 @@ def a_store(folder: Path, clips: int = 4, name: str = "toy") -> Store:
                 {
                     "sample_id": f"s{clip}{k}",
                     "source": "toy",
+                    "dataset": "toy",
                     "split": "train",
                     "video_id": video,
                     "task": q.task,
@@ -40,6 +41,7 @@ def a_store(folder: Path, clips: int = 4, name: str = "toy") -> Store:
                     "options": list(q.options),
                     "answer": q.answer,
                     "spans": [list(s) for s in q.spans],
+                    "clip": [],
                     "variants": [variant(v, clip) for v in range(VARIANTS)],
                     "frames_fingerprint": video,
                     "policy": "test",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.rewards import Reward, score
 from pipeline.runner import Progress
 from pipeline.store import Store

@@ -1,0 +1,93 @@
+"""Memory stays flat: over many clips, and over a video whose frames are far more than memory should hold."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clips import remux, write_clip
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 1 << 20
+
+HEAD = """
+import json, resource, sys
+from pathlib import Path
+from pipeline.frames import CacheFrames
+from pipeline.runner import run
+from pipeline.store import Store
+from pipeline.videofile import content_id
+from pipeline.videos import Probe
+
+def memory(what):
+    line = next(line for line in open("/proc/self/status") if line.startswith(what))
+    return int(line.split()[1]) << 10
+"""
+
+CACHE = """
+if __name__ == "__main__":
+    clip, place, hold = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    store = Store(place, create=True)
+    run(Probe("test", {content_id(clip): str(clip)}), store)
+    report = run(CacheFrames(fps=1000, max_frames=10**6, hold_bytes=hold), store, workers=1)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    print(json.dumps({"parent": memory("VmHWM"), "worker": children, "rows": report.rows}))
+"""
+
+MANY = """
+clips, times = sys.argv[1].split(":"), int(sys.argv[2])
+stage, early = CacheFrames(fps=1000), 0
+items = [(Path(clip), content_id(Path(clip))) for clip in clips]
+from pipeline.stage import Item
+for i in range(times):
+    path, video = items[i % len(items)]
+    outcome = stage.process([Item((video,), "f", str(path))])
+    assert outcome.rows.num_rows == 12, outcome
+    if i + 1 == times // 10:
+        early = memory("VmRSS")
+print(json.dumps({"early": early, "late": memory("VmRSS"), "backend": outcome.rows["backend"][0].as_py()}))
+"""
+
+
+def measure(script: str, folder: Path, *arguments: object) -> dict[str, Any]:
+    """Run a script in a process of its own; what it prints."""
+    file = folder / "script.py"
+    file.write_text(HEAD + script)
+    command = [sys.executable, str(file), *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _environment() -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_memory_over_300_clips_stays_flat(tmp_path: Path, backend: str) -> None:
+    clips = [write_clip(tmp_path / f"{i}.mp4", 12, tint=i) for i in range(10)]
+    if backend == "pyav":  # transport streams are not for decord
+        clips = [remux(clip, clip.with_suffix(".ts")) for clip in clips]
+    found = measure(MANY, tmp_path, ":".join(map(str, clips)), 300)
+    assert found["backend"] == backend
+    assert found["late"] - found["early"] < 32 * MIB, found  # 120 kB a clip; one clip's frames are 220 kB
+
+
+def test_a_long_video_is_not_held_in_memory(tmp_path: Path) -> None:
+    width, height, frames = 480, 270, 500
+    raw = 3 * width * height * frames  # 194 MB
+    clip = write_clip(tmp_path / "long.mp4", frames, 25, size=(width, height), gop=50)
+    short = write_clip(tmp_path / "short.mp4", 2, 25, size=(width, height))
+    least = measure(CACHE, tmp_path, short, tmp_path / "short", 1)
+    flat = measure(CACHE, tmp_path, clip, tmp_path / "flat", 8 * MIB)
+    whole = measure(CACHE, tmp_path, clip, tmp_path / "whole", 1 << 40)
+    assert flat["rows"] == whole["rows"] == frames
+    for process in ("parent", "worker"):
+        assert whole[process] - least[process] > 0.9 * raw, (least, flat, whole)
+        # decord decodes ahead while rows are written: how far is a matter of timing
+        assert flat[process] - least[process] < 0.6 * (whole[process] - least[process]), (least, flat, whole)
+    assert flat["parent"] - least["parent"] < 32 * MIB, (least, flat, whole)
