@@ -2,46 +2,44 @@
 
 import os
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline.decode import DecodeError, content_id, probe
+from pipeline import sources
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
 from pipeline.runner import Progress, run
-from pipeline.schemas import SAMPLES, VIDEOS
-from pipeline.sources import (
-    FORMATS,
-    Draft,
-    Rejected,
-    check_mapping,
-    draft_generic,
-    draft_video_r1,
-    guess_format,
-    read_rows,
-)
+from pipeline.schemas import SAMPLES, WAITING
+from pipeline.sources import Draft, Rejected
+from pipeline.spans import place
 from pipeline.stage import Failure, Item, Outcome
 from pipeline.store import Store, literal
+from pipeline.videofolder import VideoFolder
+from pipeline.videos import Found, Probe, identify, lengths, one_path_each
 
-PROBE_VERSION = 1
-SAMPLES_VERSION = 1
+SAMPLES_VERSION = 2
 
 
 @dataclass
 class IngestReport:
-    """What became of a file's rows: rows = samples + rejected. `removed` are samples that this source had before."""
+    """What became of a file's questions: rows = samples + rejected.
+
+    `waiting` are samples whose videos are not here yet; `removed` are samples that this source had before.
+    """
 
     source: str
+    format: str
+    split: str
     rows: int
     samples: int
     rejected: int
     repaired: int
+    waiting: int
     added: int
     already: int
     removed: int
@@ -54,43 +52,6 @@ class IngestReport:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass
-class Probe:
-    """Look into the video files of a source. `paths`: {video_id: where it lies}. Other videos keep their rows."""
-
-    source: str
-    paths: dict[str, str]
-
-    reads: ClassVar[tuple[str, ...]] = ()
-    writes: ClassVar[str] = "videos"
-    scope: ClassVar[str | None] = None
-    batch_size: ClassVar[int] = 8
-    deadline_s: ClassVar[float | None] = 120.0
-
-    @property
-    def name(self) -> str:
-        return f"probe {self.source}"
-
-    def plan(self, store: Store) -> list[Item]:
-        rows = store.table("videos", ["video_id", "path"]).to_pylist()
-        paths = {row["video_id"]: row["path"] for row in rows} | self.paths
-        return [Item((v,), fingerprint("probe", PROBE_VERSION, v, path), path) for v, path in sorted(paths.items())]
-
-    def setup(self, store_path: str, device: str) -> None:
-        """Nothing to load."""
-
-    def process(self, items: Sequence[Item]) -> Outcome:
-        rows: list[dict[str, Any]] = []
-        failures: list[Failure] = []
-        for item in items:
-            row = {"video_id": item.key[0], "path": item.payload, "fingerprint": item.fingerprint}
-            try:
-                rows.append(row | asdict(probe(Path(item.payload))))
-            except DecodeError as error:
-                failures.append(Failure(item.key, item.fingerprint, error.reason, str(error)))
-        return Outcome(pa.Table.from_pylist(rows, schema=VIDEOS) if rows else None, failures)
 
 
 @dataclass
@@ -134,7 +95,7 @@ def ingest(
     file: Path,
     videos_dir: Path | None = None,
     source_name: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     format: str = "auto",
     mapping: Mapping[str, str] | None = None,
     *,
@@ -143,54 +104,64 @@ def ingest(
 ) -> IngestReport:
     """Bring the samples of one source to what an annotation file says.
 
+    A row whose video is not in the folder is rejected. Only when no folder is named and none of the videos of a public
+    dataset lies beside its file, the annotations come in alone: their samples wait, each missing video stands in
+    quarantine, and the same file with a folder of videos replaces them.
+
     Args:
-        file: json, jsonl, csv or parquet.
-        videos_dir: where the paths in the file start; default: the file's folder.
-        source_name: one file is one source; default: the file's name without its ending.
-        split: of rows that name none.
-        format: video-r1, generic, or auto.
+        file: annotations in any layout of `sources`.
+        videos_dir: where the videos lie; default: the file's folder.
+        source_name: one file is one source; default: the name of its format and its own, e.g. nextgqa-val.
+        split: of rows that name none; default: what the file's name tells, else the source's own.
+        format: the name of a source, or auto.
         mapping: {our field: their column}, for generic files.
 
     Raises:
         UserError: the file is unusable, or not one of its rows can become a sample (then nothing is removed).
     """
     begun = time.monotonic()
-    rows = read_rows(file)
-    drafts = _drafts(rows, file, format, mapping)
-    source = source_name or file.stem
-    folder = Path(os.path.abspath(videos_dir or file.parent))
+    source, rows = sources.read(file, format, mapping)
+    drafts = source.drafts(rows)
+    stem = file.name.split(".")[0]
+    name = source_name or _name(source.name, stem)
+    usual = split or source.split(stem) or source.default_split
+    folder = VideoFolder(Path(os.path.abspath(videos_dir or file.parent)), search=videos_dir is not None)
     with store.writing():
-        found = _identify(drafts, folder, progress)
-        paths = _one_path_each(store, found)
+        found = identify((draft.video for draft in drafts if isinstance(draft, Draft)), folder, progress)
+        alone = videos_dir is None and not source.paths_count and _none_is_here(found)
+        if alone and not _has_videos(store, name):
+            found = _awaited(found, folder)
+        paths = one_path_each(store, found)
         before = store.count("videos")
-        stage = Probe(source, paths)
+        stage = Probe(name, paths)
         run(stage, store, workers=workers, progress=progress)
-        facts = _facts(store, stage)
-        items, repairs = _items(drafts, found, facts, source, split)
-        tasks = Counter(item.payload["task"] for item in items if isinstance(item.payload, dict))
+        facts = lengths(store, stage)
+        items, repairs = _items(drafts, found, facts, name, usual, source.dataset(stem))
+        samples = [item.payload for item in items if isinstance(item.payload, dict)]
         reasons = Counter(item.payload.reason for item in items if isinstance(item.payload, Rejected))
-        if not tasks:
+        if not samples:
             counted = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
             raise UserError(str(file), f"none of its {len(rows)} rows can become a sample: {counted}", _advice(reasons))
-        report = run(Samples(source, items), store, progress=progress, retry_quarantined=True)
-        used = {item.payload["video_id"] for item in items if isinstance(item.payload, dict)}
-        samples = tasks.total()
-        added = report.done
+        report = run(Samples(name, items), store, progress=progress, retry_quarantined=True)
+        here = {row["video_id"] for row in samples if not row["video_id"].startswith(WAITING)}
         return IngestReport(
-            source=source,
+            source=name,
+            format=source.name,
+            split=", ".join(sorted({row["split"] for row in samples})),
             rows=len(rows),
-            samples=samples,
+            samples=len(samples),
             rejected=reasons.total(),
             repaired=sum(bool(kinds) for kinds in repairs),
-            added=added,
-            already=samples - added,
+            waiting=sum(row["video_id"].startswith(WAITING) for row in samples),
+            added=report.done,
+            already=len(samples) - report.done,
             removed=report.stale,
-            videos=len(used),
+            videos=len(here),
             videos_added=store.count("videos") - before,
             seconds=time.monotonic() - begun,
             reasons=dict(reasons.most_common()),
             repairs=dict(Counter(kind for kinds in repairs for kind in kinds).most_common()),
-            tasks=dict(tasks.most_common()),
+            tasks=dict(Counter(row["task"] for row in samples).most_common()),
         )
 
 
@@ -202,22 +173,12 @@ def total_of(store: Store, reports: Sequence[IngestReport]) -> dict[str, Any]:
         if isinstance(value, dict):
             total[name] = dict(sum((Counter(part[name]) for part in parts), Counter[str]()).most_common())
         else:
-            total[name] = sum(part[name] for part in parts) if name != "source" else ", ".join(p[name] for p in parts)
-    sources = ", ".join(literal(report.source) for report in reports)
-    total["videos"] = len(store.table("samples", ["video_id"], f"source IN ({sources})")["video_id"].unique())
+            texts = list(dict.fromkeys(part[name] for part in parts)) if isinstance(value, str) else []
+            total[name] = ", ".join(texts) if texts else sum(part[name] for part in parts)
+    names = ", ".join(literal(report.source) for report in reports)
+    used = set(store.table("samples", ["video_id"], f"source IN ({names})")["video_id"].to_pylist())
+    total["videos"] = sum(not video.startswith(WAITING) for video in used)
     return total
-
-
-def resolve_path(folder: Path, name: str) -> Path:
-    """Where a row's video lies. `name` may be absolute, but may not lead out of the folder.
-
-    Raises:
-        Rejected: it leads out.
-    """
-    path = Path(os.path.normpath(folder / name))  # by its text only: a link that the user put there is the user's will
-    if folder not in path.parents:
-        raise Rejected("path leaves the videos folder", f"{name} is not below {folder}")
-    return path
 
 
 def sample_id(source: str, row_id: str, video_id: str, question: str) -> str:
@@ -225,113 +186,46 @@ def sample_id(source: str, row_id: str, video_id: str, question: str) -> str:
     return fingerprint("sample", source, row_id, video_id, question)
 
 
-def clip_spans(
-    spans: Iterable[tuple[float, float]], duration_s: float
-) -> tuple[list[tuple[float, float]], tuple[str, ...]]:
-    """Spans cut to a video's length in seconds, and what was repaired.
-
-    Raises:
-        Rejected: a span begins at or after the end.
-    """
-    clipped: list[tuple[float, float]] = []
-    repaired = False
-    for start, end in spans:
-        if start >= duration_s:
-            raise Rejected("span past the video's end", f"[{start}, {end}] in a video of {duration_s:.3f} s")
-        repaired |= end > duration_s
-        clipped.append((start, min(end, duration_s)))
-    return clipped, ("span cut to the video's end",) if repaired else ()
+def _name(format: str, stem: str) -> str:
+    """What a source is called by default: half of all datasets have a file `val`, so the format comes first."""
+    said = "".join(filter(str.isalnum, format))
+    return stem if format == "generic" or said in "".join(filter(str.isalnum, stem.lower())) else f"{format}-{stem}"
 
 
-def _drafts(
-    rows: list[Any], file: Path, format: str, mapping: Mapping[str, str] | None
-) -> list[tuple[int, Draft | Rejected]]:
-    if format not in ("auto", *FORMATS):
-        raise UserError(f"--format {format}", f"one of auto, {', '.join(FORMATS)}", "leave it out")
-    chosen = guess_format(rows) if format == "auto" and not mapping else "generic" if format == "auto" else format
-    if mapping and chosen != "generic":
-        raise UserError(f"--format {chosen}", "a column mapping is for generic files", "leave out --map")
-    check_mapping(mapping or {}, rows)
-    read = draft_video_r1 if chosen == "video-r1" else partial(draft_generic, mapping=mapping)
-    drafts: list[tuple[int, Draft | Rejected]] = []
-    for number, row in enumerate(rows):
-        try:
-            drafts.append((number, read(row, number)))
-        except Rejected as rejection:
-            drafts.append((number, rejection))
-    return drafts
+def _none_is_here(found: Found) -> bool:
+    return all(isinstance(place, Rejected) for place in found.values())
 
 
-def _identify(
-    drafts: Sequence[tuple[int, Draft | Rejected]], folder: Path, progress: Progress | None
-) -> dict[str, tuple[str, str] | Rejected]:
-    """{path as the rows name it: (video_id, full path) or why not}."""
-    names = sorted({draft.video for _, draft in drafts if isinstance(draft, Draft)})
-    found: dict[str, tuple[str, str] | Rejected] = {}
-    if progress:
-        progress.start("reading videos", len(names))
-    for name in names:
-        try:
-            path = resolve_path(folder, name)
-            found[name] = (content_id(path), str(path))
-        except DecodeError as error:
-            found[name] = Rejected(error.reason, str(error))
-        except Rejected as rejection:
-            found[name] = rejection
-        if progress:
-            progress.advance(1)
-    if progress:
-        progress.stop()
-    return found
+def _has_videos(store: Store, source: str) -> bool:
+    """Whether samples of this source stand on videos: those are not given up because a folder was not named."""
+    return store.count("samples", f"source = {literal(source)} AND video_id NOT LIKE '{WAITING}%'") > 0
 
 
-def _one_path_each(store: Store, found: Mapping[str, tuple[str, str] | Rejected]) -> dict[str, str]:
-    """{video_id: path}. A file with several names keeps the one that the store knows, while that still holds it."""
-    candidates: dict[str, list[str]] = defaultdict(list)
-    for pair in found.values():
-        if not isinstance(pair, Rejected):
-            candidates[pair[0]].append(pair[1])
-    known = dict(zip(*(store.table("videos", ["video_id", "path"])[c].to_pylist() for c in range(2)), strict=True))
+def _awaited(found: Found, folder: VideoFolder) -> Found:
+    """Videos that are not here yet, under a name for the time being."""
     return {
-        video: known[video] if video in known and _still_holds(known[video], video, paths) else min(paths)
-        for video, paths in candidates.items()
+        name: (WAITING + fingerprint("waiting", name), str(folder.folder / name))
+        if isinstance(place, Rejected) and place.reason == "missing file"
+        else place
+        for name, place in found.items()
     }
 
 
-def _still_holds(path: str, video_id: str, just_read: Sequence[str]) -> bool:
-    if path in just_read:
-        return True
-    try:
-        return content_id(Path(path)) == video_id
-    except DecodeError:
-        return False
-
-
-def _facts(store: Store, stage: Probe) -> dict[str, float | Rejected]:
-    """{video_id: duration in seconds, or why it cannot be used}."""
-    table = store.table("videos", ["video_id", "duration_s"])
-    facts: dict[str, float | Rejected] = dict(
-        zip(table["video_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True)
-    )
-    for row in store.table("quarantine", filter=f"stage = {literal(stage.name)}").to_pylist():
-        facts[row["key"]] = Rejected(row["reason"], row["message"])
-    return facts
-
-
 def _items(
-    drafts: Sequence[tuple[int, Draft | Rejected]],
-    found: Mapping[str, tuple[str, str] | Rejected],
+    drafts: Sequence[Draft | Rejected],
+    found: Found,
     facts: Mapping[str, float | Rejected],
     source: str,
     split: str,
+    dataset: str | None,
 ) -> tuple[list[Item], list[tuple[str, ...]]]:
     """One item a row, and what was repaired in each row that became a sample."""
     items: list[Item] = []
     repairs: list[tuple[str, ...]] = []
     seen: set[str] = set()
-    for number, draft in drafts:
+    for number, draft in enumerate(drafts):
         try:
-            row, repaired = _row(draft, found, facts, source, split)
+            row, repaired = _row(draft, found, facts, source, split, dataset)
             if row["sample_id"] in seen:
                 raise Rejected("repeated row", f"the same id, video and question stand in an earlier row: {row}")
         except Rejected as rejection:
@@ -348,33 +242,36 @@ def _items(
 
 def _row(
     draft: Draft | Rejected,
-    found: Mapping[str, tuple[str, str] | Rejected],
+    found: Found,
     facts: Mapping[str, float | Rejected],
     source: str,
     split: str,
+    dataset: str | None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     if isinstance(draft, Rejected):
         raise draft
-    place = found[draft.video]
-    if isinstance(place, Rejected):
-        raise place
-    duration = facts[place[0]]
+    video = found[draft.video]
+    if isinstance(video, Rejected):
+        raise video
+    duration = None if video[0].startswith(WAITING) else facts[video[0]]
     if isinstance(duration, Rejected):
         raise duration
-    spans, clipped = clip_spans(draft.spans, duration)
+    placed = place(draft, duration)
     row = {
-        "sample_id": sample_id(source, draft.row_id, place[0], draft.question),
+        "sample_id": sample_id(source, draft.row_id, video[0], draft.question),
         "source": source,
+        "dataset": dataset or draft.dataset,
         "split": draft.split or split,
-        "video_id": place[0],
+        "video_id": video[0],
         "task": draft.task,
         "question": draft.question,
         "options": list(draft.options),
         "answer": draft.answer,
-        "spans": [list(span) for span in spans],
+        "spans": [list(span) for span in placed.spans],
+        "clip": list(placed.clip or ()),
         "origin": draft.origin,
     }
-    return row, (*draft.repairs, *clipped)
+    return row, (*draft.repairs, *placed.repairs)
 
 
 def _advice(reasons: Counter[str]) -> str:

@@ -22,7 +22,7 @@ LANCE = {"lance"}
 LANCE_OWNERS = {"pipeline/store.py"}
 
 DECODERS = {"decord", "av", "torchcodec", "cv2", "imageio", "moviepy"}
-DECODER_OWNERS = {"pipeline/decode.py"}
+DECODER_OWNERS = "pipeline/decode/"  # only files in this folder
 ENCODERS = {"av"}  # the toy world writes its clips with PyAV; it never reads one back
 
 FAMILY_PREFIXES = ("Qwen", "qwen", "SmolVLM", "InternVL", "LlavaNext", "LlavaOnevision", "Gemma")
@@ -146,7 +146,8 @@ def test_one_module_imports_a_video_decoder() -> None:
             used -= ENCODERS
         if used:
             readers.add(name_of(file))
-    assert readers == DECODER_OWNERS
+    assert readers
+    assert not {name for name in readers if not name.startswith(DECODER_OWNERS)}
 
 
 def test_one_module_knows_model_families_by_name() -> None:
@@ -173,8 +174,10 @@ def test_no_file_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_imported_library_is_declared() -> None:
     """An import of something that only another library happens to bring along breaks on its next release."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {d.split(">")[0].split("[")[0].strip().lower().replace("-", "_") for d in project["dependencies"]}
-    module_of = {"pylance": "lance", "pillow": "pil", "open_clip_torch": "open_clip"}
+    extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
+    listed = [*project["dependencies"], *(name for names in extras for name in names)]
+    declared = {d.split(">")[0].split("[")[0].strip().lower().replace("-", "_") for d in listed}
+    module_of = {"pylance": "lance", "pillow": "pil", "open_clip_torch": "open_clip", "pyyaml": "yaml"}
     modules = {module_of.get(name, name) for name in declared}
     standard = set(__import__("sys").stdlib_module_names)
     foreign = {
