@@ -113,6 +113,7 @@ def build_variants(
         _some(
             {
                 **facts["left_out"],
+                **report.reasons,
                 "views that came out equal": facts["equal_views"],
                 "samples whose scores tell nothing (coverage views)": facts["flat_scores"],
             }

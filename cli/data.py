@@ -1,6 +1,5 @@
 """strive-data: from annotations and videos to a curated dataset."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,15 +7,13 @@ import typer
 
 from cli import output
 from cli.curation import build_variants, score_frames, select
+from cli.frames import cache_frames
+from cli.ingest import ingest
+from cli.sources import sources
 from pipeline import inspect as inspection
+from pipeline import quarantine as failures
 from pipeline import status as store_status
-from pipeline.errors import UserError
-from pipeline.frames import CacheFrames, estimate_bytes
-from pipeline.ingest import ingest as ingest_file
-from pipeline.ingest import total_of
-from pipeline.runner import run
 from pipeline.store import Store
-from toyworld import dataset
 
 PROGRAM = "strive-data"
 
@@ -42,117 +39,12 @@ def strive_data(
         print(context.get_help())
 
 
-@app.command()
-def ingest(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Annotations: json, jsonl, csv or parquet. Without it the toy world is written and ingested."
-        ),
-    ] = None,
-    store: StorePath = DEFAULT_STORE,
-    videos: Annotated[
-        Path | None, typer.Option(help="Folder where the paths in FILE start. Default: the folder of FILE.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Name of this source; one file is one source. Default: the name of FILE.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of the rows that name none.")] = "train",
-    format: Annotated[str, typer.Option(help="Layout of FILE: video-r1, generic or auto.")] = "auto",
-    map: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column of a generic file, as FIELD=COLUMN; may be repeated. Fields: id, video, question, options "
-            "(several columns: options=a0,a1,a2), answer, answer_index (from 0), spans, task, split.",
-            metavar="FIELD=COLUMN",
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that look into the video files; 0: this one.")] = 1,
-    clips: Annotated[int, typer.Option(help="Clips of the toy world.")] = 120,
-    seed: Annotated[int, typer.Option(help="Seed of the toy world.")] = 0,
-    json: Json = False,
-) -> None:
-    """Bring questions and their videos into the store.
-
-    The samples of a source are brought to what FILE says: the same file again adds nothing, an edited file adds and
-    removes. Rows that cannot become a sample are kept in quarantine with their reason.
-    """
-    _not_negative("--workers", workers)
-    mapping = _mapping(map or [])
-    bar = output.Bar()
-    if file is not None:
-        opened = Store(store, create=True) if file.is_file() else None
-        if opened is None:
-            raise UserError(str(file), "there is no such file", "check the path of the annotation file")
-        reports = [ingest_file(opened, file, videos, source, split, format, mapping, workers=workers, progress=bar)]
-    else:
-        if clips < 1:
-            raise UserError(f"--clips {clips}", "at least 1", "try --clips 120")
-        opened = Store(store, create=True)
-        output.note(f"writing the toy world: {clips} clips into {store / 'toyworld'}")
-        files = dataset.write(opened.path / "toyworld", clips, seed, split)
-        reports = [
-            ingest_file(opened, f, None, f"toyworld-{f.stem}", split, "auto", None, workers=workers, progress=bar)
-            for f in files
-        ]
-    total = total_of(opened, reports)
-    next_command = f"{PROGRAM} cache-frames --store {store}"
-    if json:
-        output.print_json(total | {"next": next_command, "files": [report.as_dict() for report in reports]})
-        return
-    went_out = (
-        f"{total['samples']} samples ({total['added']} new, {total['removed']} removed) on {total['videos']} videos"
-    )
-    output.print_summary("ingest", f"{total['rows']} rows", went_out, total["reasons"], next_command)
-    if total["repairs"]:
-        output.print_table("repaired", ["what", "rows"], list(total["repairs"].items()))
-
-
-@app.command("cache-frames")
-def cache_frames(
-    store: StorePath = DEFAULT_STORE,
-    fps: Annotated[float, typer.Option(help="Frames a second.")] = 2.0,
-    max_frames: Annotated[int, typer.Option(help="Longer videos are thinned evenly to so many frames.")] = 768,
-    short_side: Annotated[
-        int | None, typer.Option(help="Scale down to so many pixels on the shorter side. Default: as they are.")
-    ] = None,
-    codec: Annotated[str, typer.Option(help="raw (fastest to read) or jpeg (about 15 times smaller).")] = "raw",
-    workers: Annotated[int, typer.Option(help="Processes that decode; at least 1.")] = 1,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds that one video may take; then it goes to quarantine.")
-    ] = 300.0,
-    retry_quarantined: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try videos again that failed before.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Decode every video once, into frames with their true times."""
-    if workers < 1:
-        raise UserError(
-            f"--workers {workers}",
-            "at least 1: a decoder that hangs can only be killed with its process",
-            "try --workers 1",
-        )
-    stage = CacheFrames(fps=fps, max_frames=max_frames, short_side=short_side, codec=codec, deadline_s=deadline)
-    opened = Store(store)
-    estimate = estimate_bytes(opened, stage)
-    if estimate:
-        output.note(f"about {output.size(estimate)} of frames to write ({codec})")
-        free = shutil.disk_usage(opened.path).free
-        if estimate > free:
-            raise UserError(
-                f"about {output.size(estimate)} of frames",
-                f"{output.size(free)} are free",
-                "use --codec jpeg, a smaller --short-side or fewer --fps",
-            )
-    report = run(stage, opened, workers=workers, progress=output.Bar(), retry_quarantined=retry_quarantined)
-    next_command = f"{PROGRAM} score-frames --store {store}"
-    if json:
-        output.print_json(report.as_dict() | {"estimated_bytes": estimate, "next": next_command})
-        return
-    came_in = f"{report.planned} videos: {report.to_do} to do, {report.already} done before"
-    went_out = f"{report.rows} new frames of {report.done} videos; stale videos removed first: {report.stale}"
-    output.print_summary(stage.name, came_in, went_out, report.reasons, next_command)
+app.command("sources")(sources)
+app.command("ingest")(ingest)
+app.command("cache-frames")(cache_frames)
+app.command("score-frames")(score_frames)
+app.command("build-variants")(build_variants)
+app.command("select")(select)
 
 
 @app.command()
@@ -177,9 +69,16 @@ def status(store: StorePath = DEFAULT_STORE, json: Json = False) -> None:
                 for name, c in found["curated"].items()
             ],
         )
-    left_out = [[stage, reason, n] for stage, reasons in found["quarantine"].items() for reason, n in reasons.items()]
-    if left_out:
-        output.print_table("quarantine", ["stage", "reason", "items"], left_out)
+    of_stages = {name: reasons for name, reasons in found["quarantine"].items() if not name.startswith("ingest ")}
+    for title, column, counts in (
+        ("rows of annotations left out", "source", found["rejected"]),
+        ("quarantine", "stage", of_stages),
+    ):
+        rows = [[name, reason, n] for name, reasons in counts.items() for reason, n in reasons.items()]
+        if rows:
+            output.print_table(title, [column, "reason", "items"], rows)
+    if found["waiting"]:
+        output.print_table("samples without their videos", ["source", "samples"], list(found["waiting"].items()))
 
 
 @app.command()
@@ -203,26 +102,42 @@ def inspect(
     output.print_records(f"{found['table']}: {found['rows']} rows", found["columns"], found["records"])
 
 
-app.command("score-frames")(score_frames)
-app.command("build-variants")(build_variants)
-app.command("select")(select)
+@app.command()
+def quarantine(
+    store: StorePath = DEFAULT_STORE,
+    stage: Annotated[
+        str | None, typer.Option(help='Only this stage, or all whose names begin so: "ingest", "probe", cache-frames.')
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only this reason, or all that begin so.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Only rows with this text in key or message.")] = None,
+    limit: Annotated[int, typer.Option(help="Rows shown at most.", min=0)] = 20,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Set the rows free: the commands that are shown then try them again.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List what failed and why; filter it; set it free to be tried again."""
+    opened = Store(store)
+    rows = failures.find(opened, stage, reason, contains)
+    counts = failures.counts(rows)
+    commands = [f"{command} --store {store}" for command in failures.release(opened, rows)] if retry else []
+    if json:
+        shown = rows.head(limit).to_dicts()
+        output.print_json({"rows": rows.height, "counts": counts, "records": shown, "next": commands})
+        return
+    if not rows.height:
+        print("nothing is in quarantine")
+        return
+    keys = [[row["stage"], row["key"], row["reason"], row["message"]] for row in rows.head(limit).to_dicts()]
+    output.print_table(f"quarantine: {rows.height} rows", ["stage", "key", "reason", "message"], keys)
+    output.print_table("by reason", ["stage", "reason", "items"], [list(count.values()) for count in counts])
+    if retry:
+        output.print_table("set free; try them again with", ["command"], [[command] for command in commands])
 
 
 def main() -> None:
     """The program `strive-data`."""
     output.run(app, PROGRAM)
-
-
-def _mapping(pairs: list[str]) -> dict[str, str] | None:
-    for pair in pairs:
-        if not all(pair.partition("=")):
-            raise UserError(f"--map {pair}", "FIELD=COLUMN", "e.g. --map question=text")
-    return {ours: theirs for ours, _, theirs in (pair.partition("=") for pair in pairs)} or None
-
-
-def _not_negative(option: str, value: int) -> None:
-    if value < 0:
-        raise UserError(f"{option} {value}", "0 or more", f"try {option} 1")
 
 
 if __name__ == "__main__":

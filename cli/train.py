@@ -37,6 +37,9 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of `strive-train config`; may be repeated."),
 ]
+AllowEval = Annotated[
+    bool, typer.Option("--allow-eval", help="Train although samples come from an evaluation split (val, test, ...).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
@@ -74,6 +77,7 @@ def run(
     config: ConfigFile = None,
     set: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    allow_eval: AllowEval = False,
     json: Json = False,
 ) -> None:
     """Train a policy by GRPO (--variants 1) or STRIVE (several), from prebuilt views only.
@@ -88,6 +92,7 @@ def run(
         "policy": policy,
         "out": out,
         "resume": resume or None,
+        "allow_eval": allow_eval or None,
         "variants": variants,
         "view": view,
         "responses": responses,
@@ -118,6 +123,7 @@ def sft(
     seed: Seed = None,
     config: ConfigFile = None,
     set: Sets = None,
+    allow_eval: AllowEval = False,
     json: Json = False,
 ) -> None:
     """Teach a policy the right answers of a curated dataset, on its anchor views."""
@@ -130,6 +136,7 @@ def sft(
         "steps": steps,
         "lr": lr,
         "seed": seed,
+        "allow_eval": allow_eval or None,
     }
     chosen = settings.build(SftConfig, base={"policy": str(POLICY)}, file=config, sets=set or (), options=options)
     from trainer.sft import run as train

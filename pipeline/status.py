@@ -1,13 +1,16 @@
 """What stands in a store: rows, fingerprints, what is stale, what failed and why, and how much room it takes."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pipeline.frames import FrameReader
-from pipeline.schemas import TABLES
+from pipeline.framereader import FrameReader
+from pipeline.schemas import TABLES, WAITING
 from pipeline.store import Store, folder_bytes
+
+_INGEST = "ingest "  # the stage of a source's rows is called so, and after the source
 
 
 def status(store: Store) -> dict[str, Any]:
@@ -15,8 +18,9 @@ def status(store: Store) -> dict[str, Any]:
 
     Returns:
         {"store", "tables": {name: {"rows", "items", "fingerprints", "stale", "bytes"}}, "curated": {name: {"rows",
-        "tags", "stale", "bytes"}}, "quarantine": {stage: {reason: count}}, "bytes"}. A row is stale when what it was
-        made from is gone or has changed; running its stage again replaces it.
+        "tags", "stale", "bytes"}}, "rejected": {source: {reason: count}} (rows of annotations), "waiting": {source:
+        samples whose videos are not here}, "quarantine": {stage: {reason: count}}, "bytes"}. A row is
+        stale when what it was made from is gone or has changed; running its stage again replaces it.
     """
     checks: dict[str, Callable[[Store], int]] = {
         "samples": _stale_samples,
@@ -38,11 +42,15 @@ def status(store: Store) -> dict[str, Any]:
             "stale": checks[name](store) if name in checks and done else 0,
             "bytes": store.bytes(name),
         }
+    left_out = _quarantine(store)
+    rejected = {stage: reasons for stage, reasons in left_out.items() if stage.startswith(_INGEST)}
     return {
         "store": str(store.path),
         "tables": tables,
         "curated": {name: _curated(store, name) for name in store.curated_names()},
-        "quarantine": _quarantine(store),
+        "rejected": {stage.removeprefix(_INGEST): reasons for stage, reasons in rejected.items()},
+        "waiting": _waiting(store),
+        "quarantine": left_out,
         "bytes": folder_bytes(store.path),
     }
 
@@ -70,8 +78,13 @@ def _curated(store: Store, name: str) -> dict[str, Any]:
     }
 
 
+def _waiting(store: Store) -> dict[str, int]:
+    rows = store.table("samples", ["source"], f"video_id LIKE '{WAITING}%'")
+    return dict(sorted(Counter(rows["source"].to_pylist()).items()))
+
+
 def _stale_samples(store: Store) -> int:
-    return _unknown(store, "samples", "video_id", "videos")
+    return _unknown(store, "samples", "video_id", "videos") - sum(_waiting(store).values())
 
 
 def _stale_frames(store: Store) -> int:

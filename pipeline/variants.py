@@ -10,13 +10,13 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, seed_of
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.samplers import largest_gap, stratified_importance, uniform
-from pipeline.stage import Item, Outcome
+from pipeline.stage import Failure, Item, Outcome
 from pipeline.store import Store
 from pipeline.transforms import WHOLE, Box, draw_box
 
-VERSION = 1
+VERSION = 2
 _REDRAWS = 16
 _NEXT = "strive-data build-variants --help"
 
@@ -73,12 +73,13 @@ class BuildVariants:
         row_of = {row["sample_id"]: (offset, row["fingerprint"]) for offset, row in enumerate(scored)}
         recipe = (VERSION, self.m, self.frames, self.mix, self.temperature, self.bins, self.seed, self.spatial)
         items = []
-        for sample in store.table("samples", columns=["sample_id", "video_id", "task"]).to_pylist():
-            key, video, task = sample["sample_id"], sample["video_id"], sample["task"]
+        for sample in store.table("samples", columns=["sample_id", "video_id", "task", "clip", "spans"]).to_pylist():
+            key, video, task, clip = sample["sample_id"], sample["video_id"], sample["task"], sample["clip"]
             offset, scores = row_of.get(key, (None, ""))
             if video in cached and (offset is not None or self.m == 1):
-                print_ = fingerprint(self.name, *recipe, scores, reader.fingerprint(video), task)
-                items.append(Item((key,), print_, (video, task, offset)))
+                frames = reader.fingerprint(video)
+                print_ = fingerprint(self.name, *recipe, scores, frames, task, clip, sample["spans"])
+                items.append(Item((key,), print_, (video, task, offset, clip, sample["spans"])))
         return items
 
     def setup(self, store_path: str, device: str) -> None:
@@ -90,13 +91,21 @@ class BuildVariants:
         taken = self._scores.take(offsets, ["scores"])["scores"]
         place = {offset: i for i, offset in enumerate(offsets)}
         rows: list[dict[str, Any]] = []
+        failures: list[Failure] = []
         for item in items:
-            video, task, offset = item.payload
+            video, task, offset, clip, spans = item.payload
             times = np.asarray(self._reader.times(video))
             scores = np.zeros(len(times)) if offset is None else taken[place[offset]].values.to_numpy()
             head = {"sample_id": item.key[0], "video_id": video, "fingerprint": item.fingerprint}
-            rows += [head | view for view in self.views(item.key[0], task, scores, times)]
-        return Outcome(pa.Table.from_pylist(rows, schema=schemas.VARIANTS))
+            inside = within(times, clip)
+            lacking = unseen(times[inside], clip, spans)
+            if lacking:
+                failures.append(Failure(item.key, item.fingerprint, "moment not cached", f"video {video}: {lacking}"))
+                continue
+            first = int(np.flatnonzero(inside)[0])
+            views = self.views(item.key[0], task, scores[inside], times[inside])
+            rows += [head | view | {"indices": [first + i for i in view["indices"]]} for view in views]
+        return Outcome(pa.Table.from_pylist(rows, schema=schemas.VARIANTS), failures)
 
     def views(self, sample_id: str, task: str, scores: Sequence[float] | Any, times: Any) -> list[dict[str, Any]]:
         """The views of one sample, anchor first, each with the columns of schemas.VARIANT_FIELDS. A pure function.
@@ -126,6 +135,30 @@ class BuildVariants:
         return views
 
 
+def within(times: Any, clip: Sequence[float]) -> Any:
+    """bool [K]: the frames at `times` (seconds, ascending) that lie in [start, end]; all when `clip` is empty."""
+    start, end = clip or (-np.inf, np.inf)
+    return (times >= start) & (times <= end)
+
+
+def unseen(times: Any, clip: Sequence[float], spans: Sequence[Sequence[float]]) -> str:
+    """Why the frames of a sample cannot show what it asks about; "" when they can.
+
+    Frames may be missing where a video is damaged. A moment counts as shown when a frame lies in it, or no further from
+    it than frames usually lie from each other.
+
+    Args:
+        times: [K] seconds, ascending, of the frames in the sample's clip.
+        clip: [start, end] or nothing. spans: true moments; none is needed where the question asks for none.
+    """
+    if not len(times):
+        return f"no frame of {list(clip)} s is cached"
+    reach = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    if not spans or any(np.any((times >= start - reach) & (times <= end + reach)) for start, end in spans):
+        return ""
+    return f"no frame near {[list(span) for span in spans]} s is cached; the last is at {times[-1]:.3f} s"
+
+
 def built(store: Store, m: int) -> dict[str, Any]:
     """What stands in `variants`, and what is left out of it and why.
 
@@ -139,6 +172,8 @@ def built(store: Store, m: int) -> dict[str, Any]:
     have = {row["sample_id"] for row in rows}
     missing = [row for row in samples if row["sample_id"] not in have]
     no_frames = sum(row["video_id"] not in cached for row in missing)
+    scored = set(store.table("frame_scores", ["sample_id"])["sample_id"].to_pylist())
+    no_scores = sum(row["video_id"] in cached and row["sample_id"] not in scored for row in missing) if m > 1 else 0
     return {
         "samples": len(samples),
         "built": len(have),
@@ -146,7 +181,7 @@ def built(store: Store, m: int) -> dict[str, Any]:
         "kinds": dict(sorted(Counter(row["kind"] for row in rows).items())),
         "equal_views": len(have) * m - len(rows),
         "flat_scores": len({row["sample_id"] for row in rows if row["kind"] == "coverage"}),
-        "left_out": {"no frames": no_frames, "no scores": len(missing) - no_frames},
+        "left_out": {"no frames": no_frames, "no scores": no_scores},
     }
 
 

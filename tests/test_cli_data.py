@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cli import output
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.store import Store
 from tests.clips import write_clip
 
@@ -226,3 +226,39 @@ def test_sizes_read_well() -> None:
         "2.5 MB",
         "3.0 TB",
     ]
+
+
+def test_annotations_alone_and_what_failed(tmp_path: Path) -> None:
+    """A file of annotations is worth looking into before its videos have been fetched."""
+    rows = [
+        {"video": "v1", "timestamp": [1.0, 2.0], "sentence": "it begins", "duration": 9.0},
+        {"video": "v1", "timestamp": [5.0, 900.0], "sentence": "it ends", "duration": 9.0},
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    found = reported("ingest", tmp_path / "train.json", "--store", tmp_path / "s")
+    assert (found["format"], found["samples"], found["rejected"], found["waiting"]) == ("time-r1", 1, 1, 1)
+    assert found["reasons"] == {"span out of range": 1}
+    assert found["next"].endswith("--videos DIR")
+    status = reported("status", "--store", tmp_path / "s")
+    assert status["rejected"] == {"time-r1-train": {"span out of range": 1}}
+    assert status["waiting"] == {"time-r1-train": 1}
+
+    listed = reported("quarantine", "--store", tmp_path / "s")
+    assert [(row["stage"], row["reason"]) for row in listed["records"]] == [
+        ("ingest time-r1-train", "span out of range"),
+        ("probe time-r1-train", "missing file"),
+    ]
+    assert listed["next"] == []
+    only = reported("quarantine", "--store", tmp_path / "s", "--reason", "missing", "--retry")
+    assert (only["rows"], only["next"]) == (1, [f"strive-data ingest --store {tmp_path / 's'}"])
+    assert reported("quarantine", "--store", tmp_path / "s")["rows"] == 1
+    code, out, _ = typed("quarantine", "--store", tmp_path / "s")
+    assert code == 0
+    assert "span out of range" in out
+    for words, said in ((("--stage", "poems"), "the stages are"), (("--reason", "poems"), "the reasons are")):
+        code, out, err = typed("quarantine", "--store", tmp_path / "s", *words)
+        assert (code, out) == (2, "")
+        assert said in err
+    code, _, err = typed("ingest", tmp_path / "train.json", "--videos", tmp_path / "none", "--store", tmp_path / "s")
+    assert code == 2
+    assert "no such folder" in err

@@ -18,7 +18,7 @@ from cli import output
 from cli.train import PROGRAM, app
 from pipeline import schemas
 from pipeline.fingerprint import folder_fingerprint
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.store import Store
 from tests import tiny_policy
 from tests.curation_world import a_sample, add_samples, add_videos

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from pipeline import schemas
 from pipeline.errors import UserError
 from tests.toy_store import a_store
 from toyworld import POLICY
@@ -18,7 +20,7 @@ from trainer.config import RunConfig, SftConfig
 from trainer.evaluate import evaluate
 from trainer.metrics import read_rows
 from trainer.sft import run as run_sft
-from trainer.stream import Stream, chosen_variants, order
+from trainer.stream import Stream, chosen_variants, order, refuse_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,23 @@ def test_evaluation_grades_every_sample_once_a_view(store: Path, tmp_path: Path)
     assert set(figures["by_view"]) == {"anchor", "importance"}
     assert set(figures["by_task"]) == {"choice", "number", "grounding"}
     assert figures["format_rate"] == sum(line["format"] for line in lines) / 24
+
+
+@pytest.mark.parametrize("split", ["test", "val", "val_1", "validation", "Test", "eval", "dev", "test-mini"])
+def test_evaluation_samples_are_never_trained_on_by_accident(tmp_path: Path, split: str) -> None:
+    store = a_store(tmp_path / "store", clips=1)
+    rows = store.curated("toy").to_pylist()
+    rows[0] |= {"split": split, "dataset": "nextgqa"}
+    store.write_curated("mixed", pa.Table.from_pylist(rows, schema=schemas.CURATED), "v1", {})
+
+    def stream(name: str, allow: bool) -> Stream:
+        return Stream(store, name, None, count=1, view="anchor", groups=1, seed=0, allow_eval=allow)
+
+    with pytest.raises(UserError, match=rf"1 of nextgqa/{split}.*--allow-eval"):
+        stream("mixed", False)
+    assert len(stream("mixed", True)) == len(stream("toy", False)) == len(rows)
+
+
+@pytest.mark.parametrize("split", ["train", "training", "rl", "testimony", "evaluated", "mine"])
+def test_other_splits_are_trained_on(split: str) -> None:
+    refuse_evaluation("any", [{"split": split, "dataset": "any"}])

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline import runner
 from pipeline.errors import UserError
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
 from pipeline.samplers import uniform
 from pipeline.schemas import TASKS
 from pipeline.store import Store
 from pipeline.transforms import WHOLE
-from pipeline.variants import BuildVariants
+from pipeline.variants import BuildVariants, unseen, within
 from pipeline.views import load_view
 from tests.curation_world import FRAMES, SIDE, a_sample, add_samples, add_scores, add_videos
 
@@ -28,6 +28,9 @@ def a_store(path: Path) -> Store:
     add_videos(store, ["v1", "v2"])
     add_videos(store, ["short"], frames=5)
     samples = [a_sample(f"{video}-{task}", video, task) for video in ("v1", "v2", "short") for task in TASKS]
+    for row in samples:
+        if row["video_id"] == "short" and row["spans"]:
+            row["spans"] = [[1.0, 2.0]]
     add_samples(store, [*samples, a_sample("gone", "quarantined"), a_sample("flat", "v1")])
     scores = {row["sample_id"]: PEAK[: 5 if row["video_id"] == "short" else FRAMES] for row in samples}
     add_scores(store, {**scores, "gone": PEAK, "flat": np.full(FRAMES, 0.2)})
@@ -154,3 +157,56 @@ def test_a_loaded_view_has_its_frames_and_true_times(tmp_path: Path) -> None:
 def test_bad_recipes_are_user_errors(bad: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         BuildVariants(**bad)
+
+
+@given(
+    times=st.lists(st.floats(0, 100), min_size=1, max_size=30, unique=True).map(sorted),
+    clip=st.one_of(st.just([]), st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted)),
+)
+def test_frames_within_a_clip(times: list[float], clip: list[float]) -> None:
+    inside = within(np.asarray(times), clip)
+    assert [t for t, shown in zip(times, inside, strict=True) if shown] == [
+        t for t in times if not clip or clip[0] <= t <= clip[1]
+    ]
+
+
+def test_views_of_a_part_of_a_video_show_that_part_only(tmp_path: Path) -> None:
+    """Several questions are about a part of one long file: their views must not show the rest of it."""
+    store = Store(tmp_path, create=True)
+    add_videos(store, ["v1"])
+    parts = {"early": [0.0, 4.0], "late": [5.0, 11.5], "all": [], "past": [50.0, 60.0]}
+    add_samples(store, [a_sample(key, "v1", clip=clip) for key, clip in parts.items()])
+    add_scores(store, dict.fromkeys(parts, PEAK))
+    report = runner.run(BuildVariants(m=3, frames=4), store)
+    assert report.reasons == {"moment not cached": 1}
+    found = variants_of(store)
+    assert set(found) == {"early", "late", "all"}
+    for key, views in found.items():
+        start, end = parts[key] or [0.0, np.inf]
+        for view in views:
+            assert view["times"] == [TIMES[i] for i in view["indices"]]
+            assert all(start <= t <= end for t in view["times"])
+    early = [TIMES[i] for i in found["early"][0]["indices"]]
+    assert (early[0] <= 1.0, early[-1] >= 3.0) == (True, True), "the anchor of a part is uniform over that part"
+
+
+def test_a_moment_that_no_cached_frame_shows_is_left_out(tmp_path: Path) -> None:
+    """Of a damaged video only the frames that decode are cached; a question about the rest cannot be answered."""
+    store = Store(tmp_path, create=True)
+    add_videos(store, ["v1"])  # its frames end at 11.5 s
+    spans = {"seen": [[3.0, 5.0]], "end": [[11.9, 14.0]], "lost": [[14.0, 16.0]], "half": [[3.0, 4.0], [14.0, 16.0]]}
+    add_samples(store, [a_sample(key, "v1", "grounding", spans=value) for key, value in spans.items()])
+    report = runner.run(BuildVariants(m=1), store)
+    assert set(variants_of(store)) == {"seen", "end", "half"}
+    assert report.reasons == {"moment not cached": 1}
+    (row,) = store.table("quarantine").to_pylist()
+    assert row["key"] == "lost"
+    assert "11.500" in row["message"]
+
+
+def test_between_frames_far_apart_a_short_moment_still_counts() -> None:
+    times = np.arange(0, 100, 10.0)
+    assert unseen(times, [], [[12.0, 13.0]]) == ""
+    assert unseen(times, [], [[120.0, 121.0]])
+    assert unseen(np.zeros(0), [1.0, 2.0], [])
+    assert unseen(times, [], []) == ""

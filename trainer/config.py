@@ -30,6 +30,8 @@ class _Settings(BaseModel):
     """Name of the curated dataset to train on."""
     tag: str | None = None
     """Tagged version of the curated dataset; its newest version when absent."""
+    allow_eval: bool = False
+    """Train although samples come from an evaluation split (val, test and their like)."""
     policy: str = Field(min_length=1)
     """The policy to start from: a folder in transformers' layout, or a hub id."""
     out: Path

@@ -137,7 +137,14 @@ def run(config: SftConfig, progress: Progress | None = None) -> dict[str, Any]:
     start = time.perf_counter()
     checkpoint.open_run(config.out, resume=False)
     stream = Stream(
-        Store(config.store), config.dataset, config.tag, count=1, view="anchor", groups=config.groups, seed=config.seed
+        Store(config.store),
+        config.dataset,
+        config.tag,
+        count=1,
+        view="anchor",
+        groups=config.groups,
+        seed=config.seed,
+        allow_eval=config.allow_eval,
     )
     accelerator = one_process(config)
     torch.manual_seed(config.seed)

@@ -1,5 +1,6 @@
 """The stream of a curated dataset: which samples a step sees, and their prebuilt views. Never opens a video file."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.fingerprint import seed_of
-from pipeline.frames import FrameReader
+from pipeline.framereader import FrameReader
+from pipeline.sources import is_evaluation
 from pipeline.store import Store
 from pipeline.views import View, load_view
 
@@ -36,6 +38,22 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(n)
 
 
+def refuse_evaluation(dataset: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep evaluation data out of training.
+
+    Raises:
+        UserError: samples come from an evaluation split, by its name.
+    """
+    found = Counter(f"{row['dataset']}/{row['split']}" for row in rows if is_evaluation(row["split"]))
+    if found:
+        listed = ", ".join(f"{count} of {name}" for name, count in found.most_common())
+        raise UserError(
+            f"curated dataset {dataset!r} holds evaluation samples ({listed})",
+            "training takes samples of training splits only",
+            "`strive-data select --split train`, or --allow-eval if this is what you want",
+        )
+
+
 def chosen_variants(available: Sequence[int], count: int, view: str) -> list[int]:
     """The variants that a sample is asked with: its first `count`; with one view, the anchor or one importance view.
 
@@ -54,15 +72,30 @@ class Stream:
 
     Args:
         count: M, views of a sample. view: which one when M is 1. groups: samples a step.
+        allow_eval: train although samples come from an evaluation split.
+
+    Raises:
+        UserError: the dataset is empty, its frames are gone, or it holds samples of an evaluation split.
     """
 
     def __init__(
-        self, store: Store, dataset: str, tag: str | None, *, count: int, view: str, groups: int, seed: int
+        self,
+        store: Store,
+        dataset: str,
+        tag: str | None,
+        *,
+        count: int,
+        view: str,
+        groups: int,
+        seed: int,
+        allow_eval: bool = False,
     ) -> None:
         self.rows: list[dict[str, Any]] = store.curated(dataset, tag).to_pylist()
         self.reader = FrameReader(store)
         self.count, self.view, self.groups, self.seed = count, view, groups, seed
         self._check(dataset)
+        if not allow_eval:
+            refuse_evaluation(dataset, self.rows)
 
     def _check(self, dataset: str) -> None:
         if not self.rows:

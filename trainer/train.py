@@ -42,6 +42,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         view=config.view,
         groups=config.groups,
         seed=config.seed,
+        allow_eval=config.allow_eval,
     )
     latest = checkpoint.open_run(config.out, config.resume)
     settings = config.out / "config.json"
