@@ -185,7 +185,7 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = measure(arguments.frames, arguments.rounds)
     print(
-        f"{arguments.frames} frames of {WIDTH} x {HEIGHT}, median of {arguments.rounds} batches of {BATCH} views, time a view"
+        f"{arguments.frames} frames of {WIDTH} x {HEIGHT}: time a view, median of {arguments.rounds} batches of {BATCH}"
     )
     for name, value in figures["milliseconds"].items():
         print(f"  {name:13s} {value:9.2f} ms")

@@ -73,6 +73,7 @@ def status(store: StorePath = DEFAULT_STORE, json: Json = False) -> None:
     for title, column, counts in (
         ("rows of annotations left out", "source", found["rejected"]),
         ("quarantine", "stage", of_stages),
+        ("kept, but not whole", "stage", found["notes"]),
     ):
         rows = [[name, reason, n] for name, reasons in counts.items() for reason, n in reasons.items()]
         if rows:
@@ -128,8 +129,8 @@ def quarantine(
     if not rows.height:
         print("nothing is in quarantine")
         return
-    keys = [[row["stage"], row["key"], row["reason"], row["message"]] for row in rows.head(limit).to_dicts()]
-    output.print_table(f"quarantine: {rows.height} rows", ["stage", "key", "reason", "message"], keys)
+    columns = ["stage", "key", "reason", "message"]
+    output.print_table(f"quarantine: {rows.height} rows", columns, list(rows.head(limit).select(columns).iter_rows()))
     output.print_table("by reason", ["stage", "reason", "items"], [list(count.values()) for count in counts])
     if retry:
         output.print_table("set free; try them again with", ["command"], [[command] for command in commands])

@@ -46,11 +46,14 @@ def counts(rows: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def release(store: Store, rows: pl.DataFrame) -> list[str]:
-    """Take rows out of quarantine, so that the next run of their stages tries them again.
+    """Take failures out of quarantine, so that the next run of their stages tries them again.
+
+    Notes (`kept`) stay: they say what is missing from rows that are there, and are true as long as those are.
 
     Returns:
         the commands that do it, in the order of the pipeline.
     """
+    rows = rows.filter(~pl.col("kept"))
     keys = list(zip(rows["stage"].to_list(), rows["key"].to_list(), strict=True))
     if keys:
         with store.writing():

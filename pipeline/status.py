@@ -19,8 +19,9 @@ def status(store: Store) -> dict[str, Any]:
     Returns:
         {"store", "tables": {name: {"rows", "items", "fingerprints", "stale", "bytes"}}, "curated": {name: {"rows",
         "tags", "stale", "bytes"}}, "rejected": {source: {reason: count}} (rows of annotations), "waiting": {source:
-        samples whose videos are not here}, "quarantine": {stage: {reason: count}}, "bytes"}. A row is
-        stale when what it was made from is gone or has changed; running its stage again replaces it.
+        samples whose videos are not here}, "quarantine": {stage: {reason: count}}, "notes": {stage: {what: count}}
+        (items whose rows are kept, but not whole), "bytes"}. A row is stale when what it was made from is gone or has
+        changed; running its stage again replaces it.
     """
     checks: dict[str, Callable[[Store], int]] = {
         "samples": _stale_samples,
@@ -42,7 +43,7 @@ def status(store: Store) -> dict[str, Any]:
             "stale": checks[name](store) if name in checks and done else 0,
             "bytes": store.bytes(name),
         }
-    left_out = _quarantine(store)
+    left_out = _quarantine(store, kept=False)
     rejected = {stage: reasons for stage, reasons in left_out.items() if stage.startswith(_INGEST)}
     return {
         "store": str(store.path),
@@ -51,13 +52,14 @@ def status(store: Store) -> dict[str, Any]:
         "rejected": {stage.removeprefix(_INGEST): reasons for stage, reasons in rejected.items()},
         "waiting": _waiting(store),
         "quarantine": left_out,
+        "notes": _quarantine(store, kept=True),
         "bytes": folder_bytes(store.path),
     }
 
 
-def _quarantine(store: Store) -> dict[str, dict[str, int]]:
+def _quarantine(store: Store, kept: bool) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
-    table = store.table("quarantine", ["stage", "reason"])
+    table = store.table("quarantine", ["stage", "reason"], "kept" if kept else "NOT kept")
     for row in table.group_by(["stage", "reason"]).aggregate([([], "count_all")]).to_pylist():
         counts.setdefault(row["stage"], {})[row["reason"]] = row["count_all"]
     return {

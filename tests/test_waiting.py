@@ -111,3 +111,25 @@ def test_quarantine_is_listed_filtered_and_set_free(store: Store, tmp_path: Path
     assert run(CacheFrames(), store).to_do == 1
     assert quarantine.release(store, everything) == ["strive-data ingest", "strive-data cache-frames"]
     assert quarantine.find(store).is_empty()
+
+
+def test_a_note_about_a_damaged_video_is_no_failure_and_stays(store: Store, tmp_path: Path) -> None:
+    """Setting a note free lost what it said, while the rows that it was about stayed."""
+    write_clip(tmp_path / "whole.mkv", 60)
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 6 // 10])
+    (tmp_path / "mine.json").write_text(json.dumps([{"video": "cut.mkv", "question": "?", "answer": "x"}]))
+    ingest(store, tmp_path / "mine.json")
+    report = run(CacheFrames(fps=10), store)
+    assert (report.done, report.failed) == (1, 0)
+    assert list(report.notes) == ["damaged: frames missing"]
+    found = status.status(store)
+    assert found["notes"] == {"cache-frames": {"damaged: frames missing": 1}}
+    assert found["quarantine"] == {}
+    assert quarantine.find(store)["kept"].to_list() == [True]
+    assert quarantine.release(store, quarantine.find(store)) == []
+    assert quarantine.find(store).height == 1
+    assert run(CacheFrames(fps=10), store).to_do == 0
+    strict = run(CacheFrames(fps=10, strict=True), store)
+    assert (strict.done, strict.failed, store.count("frames")) == (0, 1, 0)
+    assert status.status(store)["notes"] == {}
