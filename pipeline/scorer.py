@@ -1,20 +1,63 @@
-"""The image-text model that judges frames against questions: open_clip, from a folder, the hub or a known name."""
+"""The image-text model that judges frames against questions: open_clip, from a folder, the hub or a known name.
 
-import re
+Any other model serves as well: an object with the methods of `Encoder`, behind a `Loader`.
+"""
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, folder_fingerprint
+from pipeline.pixels import frames_a_pass, free_bytes, largest_output, prepare
+from pipeline.windows import cut_tokens, split_text
 
 PRECISIONS = ("fp32", "bf16")
-_FRAMES_A_PASS = 32
+_TEXTS_A_PASS = 32
 _NEXT = "strive-data score-frames --model FOLDER"
+
+
+class Encoder(Protocol):
+    """A model that puts pictures and texts into one space, where a cosine says how well they fit."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens that one text may have, special tokens included."""
+        ...
+
+    @property
+    def frames_a_pass(self) -> int:
+        """How many frames it is best given at once."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text with its special tokens, without any limit."""
+        ...
+
+    def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Frames uint8 [n, H, W, 3] to embeddings float32 [n, dim] of unit length."""
+        ...
+
+    def encode_windows(self, windows: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Texts that fit the context to embeddings float32 [n, dim] of unit length."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How a stage gets its encoder. It is pickled to workers, so `load` is a function of a module, or a partial of one.
+
+    load: device -> encoder. label: what the tables call it. fingerprint: of everything that its embeddings depend on.
+    """
+
+    load: Callable[[str], Encoder]
+    label: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -58,35 +101,38 @@ def resolve(model: str) -> ScorerSpec:
     raise UserError(model, "no such scorer: a folder, hf-hub:owner/repo or name:pretrained is expected", _NEXT)
 
 
-def split_text(text: str, count: Callable[[str], int], context: int) -> tuple[list[str], int]:
-    """Split a text into windows that fit a model's context, at sentences and, in a long sentence, at words.
+def open_clip_loader(model: str, precision: str = "fp32", batch: int | None = None) -> Loader:
+    """A loader of an open_clip model.
 
     Args:
-        text: any text.
-        count: tokens of a text, special tokens included.
-        context: the most tokens that one window may have.
+        model: as for `resolve`.
+        precision: fp32, or bf16 (three times faster on CPUs that have it, cosines equal to 5e-5).
+        batch: frames in one pass; None: as many as memory suggests. It moves no more than the last digits.
 
-    Returns:
-        The windows, at least one, and how many tokens no window holds: 0 unless one word is longer than the context.
+    Raises:
+        UserError: there is no such model, or another value is not among its choices.
     """
-    windows: list[str] = []
-    current = ""
-    for sentence in re.split(r"(?<=[.!?;:])\s+|\n+", text.strip()):
-        pieces = [sentence] if count(sentence) <= context else sentence.split()
-        for piece in pieces:
-            joined = f"{current} {piece}".strip()
-            if current and count(joined) > context:
-                windows.append(current)
-                joined = piece
-            current = joined
-    windows.append(current)
-    return windows, sum(max(0, count(window) - context) for window in windows)
+    if precision not in PRECISIONS:
+        raise UserError(precision, f"the precision is one of {', '.join(PRECISIONS)}", "strive-data score-frames")
+    if batch is not None and batch < 1:
+        raise UserError(f"--batch {batch}", "at least one frame a pass", "strive-data score-frames")
+    spec = resolve(model)
+    load = partial(_load, spec=spec, precision=precision, batch=batch)
+    return Loader(load, spec.label, fingerprint(spec.fingerprint, precision))
+
+
+def _load(device: str, spec: ScorerSpec, precision: str, batch: int | None) -> "Scorer":
+    return Scorer(spec, device, precision, batch)
 
 
 class Scorer:
-    """A loaded image-text model. Embeddings are float32 and of unit length, so that a product is a cosine."""
+    """A loaded open_clip model, an `Encoder`. A product of its embeddings is a cosine.
 
-    def __init__(self, spec: ScorerSpec, device: str, precision: str) -> None:
+    Args:
+        batch: frames in one pass; None: as many as memory suggests (`pipeline.pixels.frames_a_pass`).
+    """
+
+    def __init__(self, spec: ScorerSpec, device: str, precision: str, batch: int | None = None) -> None:
         import open_clip
         import torch
 
@@ -104,6 +150,16 @@ class Scorer:
         self.model.eval().to(self.dtype)
         self.preprocess: dict[str, Any] = dict(self.model.visual.preprocess_cfg)
         self.context: int = self.tokenizer.context_length
+        self._batch = batch
+
+    @property
+    def frames_a_pass(self) -> int:
+        """Frames in one pass."""
+        if self._batch is None:
+            inputs = self._prepare(np.zeros((1, 8, 8, 3), np.uint8))
+            largest = largest_output(self.model.visual, inputs)
+            self._batch = frames_a_pass(largest, free_bytes(self.device), not self.device.startswith("cuda"))
+        return self._batch
 
     def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Embed frames.
@@ -118,77 +174,54 @@ class Scorer:
 
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(frames), _FRAMES_A_PASS):
-                pixels = prepare(frames[start : start + _FRAMES_A_PASS], self.preprocess)
-                parts.append(self._unit(self.model.encode_image(pixels.to(self.device, self.dtype))))
+            for start in range(0, len(frames), self.frames_a_pass):
+                pixels = self._prepare(frames[start : start + self.frames_a_pass])
+                parts.append(self._unit(self.model.encode_image(pixels)))
+        return np.concatenate(parts)
+
+    def encode_windows(self, windows: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed texts that fit the context.
+
+        Returns:
+            float32 [n, dim], unit length.
+        """
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(windows), _TEXTS_A_PASS):
+                tokens = self.tokenizer(list(windows[start : start + _TEXTS_A_PASS]))
+                parts.append(self._unit(self.model.encode_text(tokens.to(self.device))))
         return np.concatenate(parts)
 
     def encode_texts(self, texts: Sequence[str]) -> list[tuple[npt.NDArray[np.float32], int]]:
-        """Embed texts, each as one or more windows of the model's context.
+        """Embed texts of any length, each as one or more windows of the model's context.
 
         Returns:
             For each text the embeddings of its windows, float32 [windows, dim], and its tokens that no window holds.
         """
-        import torch
-
         split = [split_text(text, self.count_tokens, self.context) for text in texts]
-        windows = list(dict.fromkeys(window for parts, _ in split for window in parts))
-        vectors: dict[str, npt.NDArray[np.float32]] = {}
-        with torch.inference_mode():
-            for start in range(0, len(windows), _FRAMES_A_PASS):
-                some = windows[start : start + _FRAMES_A_PASS]
-                encoded = self._unit(self.model.encode_text(self.tokenizer(some).to(self.device)))
-                vectors.update(zip(some, encoded, strict=True))
-        return [(np.stack([vectors[window] for window in parts]), cut) for parts, cut in split]
+        windows = list(dict.fromkeys(window for parts in split for window in parts))
+        vectors = dict(zip(windows, self.encode_windows(windows), strict=True)) if windows else {}
+        return [
+            (np.stack([vectors[window] for window in parts]), cut_tokens(parts, self.count_tokens, self.context))
+            for parts in split
+        ]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with its special tokens, without any limit."""
         if hasattr(self.tokenizer, "encode"):  # open_clip's own tokenizer adds a start and an end
             return len(self.tokenizer.encode(text)) + 2
         inner, clean = self.tokenizer.tokenizer, getattr(self.tokenizer, "clean_fn", str)
+        if getattr(self.tokenizer, "tokenizer_mode", None) == "clips":  # adds a start, an end and a class token
+            return len(inner(clean(text), add_special_tokens=False, truncation=False, verbose=False).input_ids) + 3
         return len(inner(clean(text), truncation=False, verbose=False).input_ids)
+
+    def _prepare(self, frames: npt.NDArray[np.uint8]) -> Any:
+        return prepare(frames, self.preprocess, self.device).to(self.dtype)
 
     def _unit(self, vectors: Any) -> npt.NDArray[np.float32]:
         import torch
 
         unit: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
         return unit
-
-
-def prepare(frames: npt.NDArray[np.uint8], config: dict[str, Any]) -> Any:
-    """Frames as the model wants them, on tensors: resized the way its preprocess config says, then normalised.
-
-    Args:
-        frames: uint8 [n, H, W, 3].
-        config: open_clip's preprocess config: size, interpolation, resize_mode, fill_color, mean, std.
-
-    Returns:
-        float32 tensor [n, 3, h, w].
-    """
-    import torch
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import functional as tv
-
-    size = config["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    source_height, source_width = pixels.shape[2:]
-    if (source_height, source_width) != (height, width):
-        mode = InterpolationMode.BILINEAR if config["interpolation"] == "bilinear" else InterpolationMode.BICUBIC
-        ratios = (height / source_height, width / source_width)
-        if config["resize_mode"] == "squash":
-            target = (height, width)
-        else:
-            longest = config["resize_mode"] == "longest"
-            ratio = min(ratios) if longest else max(ratios)
-            # open_clip leaves the ordinary case to torchvision, which rounds down, and rounds itself in the others.
-            whole = int if height == width and not longest else round
-            target = (whole(source_height * ratio), whole(source_width * ratio))
-        pixels = tv.resize(pixels, list(target), interpolation=mode, antialias=True)
-        missing = (max(0, width - pixels.shape[3]), max(0, height - pixels.shape[2]))
-        if any(missing):
-            left, top = missing[0] // 2, missing[1] // 2
-            pixels = tv.pad(pixels, [left, top, missing[0] - left, missing[1] - top], fill=config["fill_color"])
-        pixels = tv.center_crop(pixels, [height, width])
-    mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (pixels.float() / 255 - mean) / std

@@ -49,6 +49,7 @@ def status(store: Store) -> dict[str, Any]:
         "store": str(store.path),
         "tables": tables,
         "curated": {name: _curated(store, name) for name in store.curated_names()},
+        "questions": _questions(store),
         "rejected": {stage.removeprefix(_INGEST): reasons for stage, reasons in rejected.items()},
         "waiting": _waiting(store),
         "quarantine": left_out,
@@ -78,6 +79,12 @@ def _curated(store: Store, name: str) -> dict[str, Any]:
         "stale": len(rows) - fresh,
         "bytes": folder_bytes(path),
     }
+
+
+def _questions(store: Store) -> dict[str, int]:
+    rows = store.table("frame_scores", ["windows", "cut_tokens"])
+    windows, cut = (rows[column].to_numpy() for column in ("windows", "cut_tokens"))
+    return {"scored": len(windows), "split": int((windows > 1).sum()), "cut_tokens": int(cut.sum())}
 
 
 def _waiting(store: Store) -> dict[str, int]:

@@ -8,16 +8,17 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import runner
 from pipeline.errors import UserError
 from pipeline.framereader import FrameReader
-from pipeline.scorer import Scorer, prepare, resolve, split_text
+from pipeline.pixels import prepare
+from pipeline.scorer import Scorer, resolve
 from pipeline.scores import EmbedFrames, ScoreFrames
+from pipeline.status import status
 from pipeline.store import Store
+from pipeline.windows import split_text
 from tests.curation_world import FRAMES, a_sample, a_scorer, add_samples, add_videos
 
 LONG = (
@@ -74,10 +75,12 @@ def test_embeddings_are_unit_half_floats(store: Store, folder: Path) -> None:
     assert row["scorer"].startswith("clip@")
 
 
-def test_a_frame_and_a_text_are_encoded_once(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_and_a_text_are_encoded_once(
+    store: Store, folder: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames: list[int] = []
     texts: list[str] = []
-    encode_frames, encode_texts = Scorer.encode_frames, Scorer.encode_texts
+    encode_frames, encode_windows = Scorer.encode_frames, Scorer.encode_windows
 
     def counted_frames(self: Scorer, pixels: Any) -> Any:
         frames.append(len(pixels))
@@ -85,14 +88,14 @@ def test_a_frame_and_a_text_are_encoded_once(store: Store, folder: Path, monkeyp
 
     def counted_texts(self: Scorer, some: Sequence[str]) -> Any:
         texts.extend(some)
-        return encode_texts(self, some)
+        return encode_windows(self, some)
 
     monkeypatch.setattr(Scorer, "encode_frames", counted_frames)
-    monkeypatch.setattr(Scorer, "encode_texts", counted_texts)
+    monkeypatch.setattr(Scorer, "encode_windows", counted_texts)
     monkeypatch.setattr(ScoreFrames, "batch_size", 1)
     run_both(store, folder)
     assert sum(frames) == 2 * FRAMES
-    assert sorted(texts) == sorted({LONG, "is it red?"})
+    assert sorted(texts) == sorted({*split_text(LONG, scorer.count_tokens, scorer.context), "is it red?"})
 
 
 def test_a_second_run_has_nothing_to_do_and_a_new_question_one(store: Store, folder: Path) -> None:
@@ -139,9 +142,10 @@ def test_damaged_frames_go_to_quarantine(store: Store, folder: Path) -> None:
 def test_a_long_question_is_windowed_and_scored_by_its_best_window(store: Store, folder: Path, scorer: Scorer) -> None:
     run_both(store, folder)
     row = scores_of(store)["c"]
-    windows, cut = split_text(LONG, scorer.count_tokens, scorer.context)
+    windows = split_text(LONG, scorer.count_tokens, scorer.context)
     assert row["windows"] == len(windows) > 1
-    assert row["cut_tokens"] == cut == 0
+    assert row["cut_tokens"] == 0
+    assert status(store)["questions"] == {"scored": 3, "split": 1, "cut_tokens": 0}
     assert " ".join(windows) == LONG
     vectors = [scorer.encode_texts([window])[0][0] for window in windows]
     frames = scorer.encode_frames(FrameReader(store).read("v1", list(range(FRAMES))))
@@ -153,18 +157,6 @@ def test_tokens_are_counted_as_open_clip_does(scorer: Scorer) -> None:
     for text in ("", "is it red?", LONG, "naïve ÉCLAIR 12345"):
         padded = scorer.tokenizer([text], context_length=200)[0]
         assert scorer.count_tokens(text) == int((padded != 0).sum())
-
-
-@given(st.text(alphabet="abc .?;\n", max_size=120), st.integers(3, 12))
-def test_windows_fit_and_lose_no_word(text: str, context: int) -> None:
-    def count(window: str) -> int:
-        return len(window.replace(" ", "")) + 2
-
-    windows, cut = split_text(text, count, context)
-    assert " ".join(windows).split() == text.split()
-    assert cut == sum(max(0, count(word) - context) for word in text.split())
-    for window in windows:
-        assert count(window) <= context or len(window.split()) == 1
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (90, 160), (160, 90), (32, 32)])
