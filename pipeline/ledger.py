@@ -67,14 +67,15 @@ class _Question:
     sample: dict[str, Any]
     indices: list[int]
     crop: list[float]
+    scale: float
 
 
 class DrawRollouts:
     """Fill the ledger: `draws` responses of one policy to one view of every sample.
 
-    A rollout is keyed by (sample, view, draw) and determined by what the policy sees (frames, crop, question), what is
-    true, and how it is sampled; so more draws add to the ledger and never repeat it. Rows of other policies, of other
-    views and of higher draws are left alone, and so are those of samples that `only` leaves out.
+    A rollout is keyed by (sample, view, draw) and determined by what the policy sees (frames, crop, scale, question),
+    what is true, and how it is sampled; so more draws add to the ledger and never repeat it. Rows of other policies, of
+    other views and of higher draws are left alone, and so are those of samples that `only` leaves out.
 
     Args:
         load_policy: device -> policy. Called in the worker, so it has to be picklable.
@@ -116,7 +117,7 @@ class DrawRollouts:
     def plan(self, store: Store) -> list[Item]:
         reader = FrameReader(store)
         cached = set(reader.videos)
-        columns = ["sample_id", "video_id", "indices", "crop"]
+        columns = ["sample_id", "video_id", "indices", "crop", "scale"]
         views = store.table("variants", columns=columns, filter=f"variant = {self.view}").to_pylist()
         view_of = {view["sample_id"]: view for view in views if view["video_id"] in cached}
         columns = ["sample_id", "video_id", "task", "question", "options", "answer", "spans"]
@@ -130,10 +131,10 @@ class DrawRollouts:
                 continue
             view = view_of[key]
             asked = [sample[column] for column in columns[2:]]
-            seen = [view["indices"], view["crop"], reader.fingerprint(sample["video_id"])]
+            seen = [view["indices"], view["crop"], view["scale"], reader.fingerprint(sample["video_id"])]
             how = [self.temperature, self.max_tokens, self.seed]
             base = fingerprint("rollouts", VERSION, self.policy, asked, seen, how)
-            question = _Question(sample, view["indices"], view["crop"])
+            question = _Question(sample, view["indices"], view["crop"], view["scale"])
             for draw in range(self.draws):
                 item = Item((key, self.view, draw), fingerprint(base, draw), question)
                 # Rollouts of samples that are not wanted now stay as long as they are valid; none are added.
@@ -175,7 +176,7 @@ class DrawRollouts:
     def _request(self, group: Sequence[Item]) -> Request:
         question: _Question = group[0].payload
         sample = question.sample
-        view = load_view(self._reader, sample["video_id"], question.indices, question.crop)
+        view = load_view(self._reader, sample["video_id"], question.indices, question.crop, question.scale)
         seeds = [seed_of(self.seed, *item.key) for item in group]
         return Request(view.frames, view.times, sample["task"], sample["question"], sample["options"], seeds)
 

@@ -11,30 +11,36 @@ from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, seed_of
 from pipeline.framereader import FrameReader
-from pipeline.samplers import largest_gap, stratified_importance, uniform
+from pipeline.samplers import DEFAULT, PARAMETERS, SAMPLERS, largest_gap, parameters_of, uniform
 from pipeline.stage import Failure, Item, Outcome
 from pipeline.store import Store
-from pipeline.transforms import WHOLE, Box, draw_box
+from pipeline.transforms import WHOLE, Box, draw_box, draw_scale
 
-VERSION = 2
+VERSION = 4
 _REDRAWS = 16
 _NEXT = "strive-data build-variants --help"
 
 
 class BuildVariants:
-    """Draw M views a sample: variant 0 is the anchor (uniform, whole frame, nothing drawn), the rest importance views.
+    """Draw M views a sample: variant 0 is the anchor (uniform, whole frame, nothing drawn), the rest by a sampler.
 
     A view that equals an earlier one of its sample is drawn again, and left out when the video has no other: a sample
     may end with fewer than M. Where scores tell nothing, a view is drawn for coverage alone and its kind says so.
+    A sampler without chance has one view to give: it is variant 1, and the others are its neighbours, by seed.
 
     Args:
         m: views a sample, at least 1.
         frames: frames a view; all cached frames when a video has fewer.
-        mix: share of relevance in the sampling weights, 0..1.
-        temperature: of the relevance softmax, in units of the scores' range.
-        bins: parts of the timeline that each get a frame; None: half as many as frames.
+        mix: share of relevance in the sampling weights, 0..1 (importance).
+        temperature: of the relevance softmax, in units of the scores' range (importance).
+        bins: parts of the timeline that each get a frame; None: half as many as frames (importance).
         seed: of all draws.
         spatial: whether tasks that allow it get centred crops.
+        sampler: a name in SAMPLERS.
+        power: of the scaled scores (bolt).
+        threshold: by how much the best frames of a segment stand out when it stays whole (aks).
+        depth: halvings at most (aks).
+        resize: views keep this share of their resolution at least, 0.5..1, where the task allows; 1 keeps all of it.
     """
 
     name = "build-variants"
@@ -48,35 +54,41 @@ class BuildVariants:
         self,
         m: int = 4,
         frames: int = 8,
-        mix: float = 0.8,
-        temperature: float = 0.1,
-        bins: int | None = None,
+        mix: float = PARAMETERS["mix"],
+        temperature: float = PARAMETERS["temperature"],
+        bins: int | None = PARAMETERS["bins"],
         seed: int = 0,
         spatial: bool = True,
+        sampler: str = DEFAULT,
+        power: float = PARAMETERS["power"],
+        threshold: float = PARAMETERS["threshold"],
+        depth: int = PARAMETERS["depth"],
+        resize: float = 1.0,
     ) -> None:
-        self.m, self.frames, self.mix, self.temperature = m, frames, mix, temperature
-        self.bins = max(1, frames // 2) if bins is None else bins
-        self.seed, self.spatial = seed, spatial
+        self.m, self.frames, self.seed, self.spatial, self.sampler = m, frames, seed, spatial, sampler
+        self.resize = resize
+        if not 0.5 <= resize <= 1.0:
+            raise UserError(f"--resize {resize}", "0.5 to 1: what is smaller may no longer be seen", _NEXT)
         if m < 1 or frames < 1:
             raise UserError(f"{m} variants of {frames} frames", "at least one variant of one frame is needed", _NEXT)
-        if not 0.0 <= mix <= 1.0:
-            raise UserError(f"--mix {mix}", "0 (coverage alone) to 1 (relevance alone)", _NEXT)
-        if not temperature > 0.0:
-            raise UserError(f"--temperature {temperature}", "above 0", _NEXT)
-        if not 1 <= self.bins <= frames:
-            raise UserError(f"--bins {self.bins}", f"1 to the {frames} frames of a view", _NEXT)
+        given = {"mix": mix, "temperature": temperature, "bins": bins}
+        given |= {"power": power, "threshold": threshold, "depth": depth}
+        self.parameters = parameters_of(sampler, frames, **given)
+        self.mix, self.temperature = mix, temperature
+        self.bins = max(1, frames // 2) if bins is None else bins
 
     def plan(self, store: Store) -> list[Item]:
         reader = FrameReader(store)
         cached = set(reader.videos)
         scored = store.table("frame_scores", columns=["sample_id", "fingerprint"]).to_pylist()
         row_of = {row["sample_id"]: (offset, row["fingerprint"]) for offset, row in enumerate(scored)}
-        recipe = (VERSION, self.m, self.frames, self.mix, self.temperature, self.bins, self.seed, self.spatial)
+        recipe = (VERSION, self.m, self.frames, self.sampler, self.parameters, self.seed, self.spatial, self.resize)
+        blind = self.m == 1 or not SAMPLERS[self.sampler].by_score
         items = []
         for sample in store.table("samples", columns=["sample_id", "video_id", "task", "clip", "spans"]).to_pylist():
             key, video, task, clip = sample["sample_id"], sample["video_id"], sample["task"], sample["clip"]
             offset, scores = row_of.get(key, (None, ""))
-            if video in cached and (offset is not None or self.m == 1):
+            if video in cached and (offset is not None or blind):
                 frames = reader.fingerprint(video)
                 print_ = fingerprint(self.name, *recipe, scores, frames, task, clip, sample["spans"])
                 items.append(Item((key,), print_, (video, task, offset, clip, sample["spans"])))
@@ -116,23 +128,32 @@ class BuildVariants:
             scores: [K] relevance of the cached frames.
             times: [K] their times in seconds, ascending.
         """
+        sampler = SAMPLERS[self.sampler]
         anchor = uniform(len(times), self.frames)
-        seen: set[tuple[tuple[int, ...], Box]] = {(tuple(anchor), WHOLE)}
-        views = [_view(0, "anchor", anchor, WHOLE, 0, times)]
+        seen: set[tuple[tuple[int, ...], Box, float]] = {(tuple(anchor), WHOLE, 1.0)}
+        views = [_view(0, "anchor", anchor, WHOLE, 1.0, 0, times, 0.0)]
         for variant in range(1, self.m):
             for attempt in range(_REDRAWS):
                 # The first attempt's seed is that of the variant; redraws have their own, so nothing else moves.
                 seed = seed_of(self.seed, sample_id, variant, *([attempt] if attempt else []))
-                draw = stratified_importance(scores, times, self.frames, seed, self.mix, self.temperature, self.bins)
+                itself = variant == 1 and not attempt
+                draw = sampler.draw(scores, times, self.frames, seed, self.parameters, itself)
                 box = draw_box(task, seed) if self.spatial else WHOLE
-                if (tuple(draw.indices), box) not in seen:
-                    seen.add((tuple(draw.indices), box))
-                    kind = "coverage" if draw.flat else "importance"
-                    views.append(_view(variant, kind, draw.indices, box, seed, times))
+                scale = draw_scale(task, seed, self.resize)
+                if (tuple(draw.indices), box, scale) not in seen:
+                    seen.add((tuple(draw.indices), box, scale))
+                    kind = "coverage" if draw.flat or not sampler.by_score else "importance"
+                    overlap = float(np.mean([jaccard(draw.indices, view["indices"]) for view in views]))
+                    views.append(_view(variant, kind, draw.indices, box, scale, seed, times, overlap))
                     break
             else:
                 break  # the video has no further view to give; numbers stay without a gap
         return views
+
+
+def jaccard(one: Sequence[int], other: Sequence[int]) -> float:
+    """Frames that two views share, as a share of those that either shows; views are not empty."""
+    return len(set(one) & set(other)) / len({*one, *other})
 
 
 def within(times: Any, clip: Sequence[float]) -> Any:
@@ -159,33 +180,47 @@ def unseen(times: Any, clip: Sequence[float], spans: Sequence[Sequence[float]]) 
     return f"no frame near {[list(span) for span in spans]} s is cached; the last is at {times[-1]:.3f} s"
 
 
-def built(store: Store, m: int) -> dict[str, Any]:
+def built(store: Store, m: int, sampler: str = DEFAULT) -> dict[str, Any]:
     """What stands in `variants`, and what is left out of it and why.
+
+    Args:
+        m: views a sample that were asked for. sampler: that drew them.
 
     Returns:
         samples, built (samples with views), views, kinds (views by kind), equal_views (left out, since they equalled
-        another of their sample), flat_scores (samples whose scores do not tell frames apart), and left_out by reason.
+        another of their sample), flat_scores (samples whose scores do not tell frames apart), overlap (mean Jaccard
+        index over the pairs of a sample's views, mean over samples; None when no sample has two), and left_out by
+        reason.
     """
     cached = set(FrameReader(store).videos)
     samples = store.table("samples", ["sample_id", "video_id"]).to_pylist()
-    rows = store.table("variants", ["sample_id", "kind"]).to_pylist()
+    rows = store.table("variants", ["sample_id", "variant", "kind", "overlap"]).to_pylist()
     have = {row["sample_id"] for row in rows}
     missing = [row for row in samples if row["sample_id"] not in have]
     no_frames = sum(row["video_id"] not in cached for row in missing)
     scored = set(store.table("frame_scores", ["sample_id"])["sample_id"].to_pylist())
-    no_scores = sum(row["video_id"] in cached and row["sample_id"] not in scored for row in missing) if m > 1 else 0
+    by_score = m > 1 and SAMPLERS[sampler].by_score
+    no_scores = sum(row["video_id"] in cached and row["sample_id"] not in scored for row in missing) if by_score else 0
+    pairs, shared = Counter[str](), Counter[str]()
+    for row in rows:  # a view's overlap is the mean over as many earlier views as its number says
+        pairs[row["sample_id"]] += row["variant"]
+        shared[row["sample_id"]] += row["variant"] * row["overlap"]
+    overlaps = [shared[key] / count for key, count in pairs.items() if count]
     return {
         "samples": len(samples),
         "built": len(have),
         "views": len(rows),
         "kinds": dict(sorted(Counter(row["kind"] for row in rows).items())),
         "equal_views": len(have) * m - len(rows),
-        "flat_scores": len({row["sample_id"] for row in rows if row["kind"] == "coverage"}),
+        "flat_scores": len({row["sample_id"] for row in rows if row["kind"] == "coverage"}) if by_score else 0,
+        "overlap": float(np.mean(overlaps)) if overlaps else None,
         "left_out": {"no frames": no_frames, "no scores": no_scores},
     }
 
 
-def _view(variant: int, kind: str, indices: list[int], box: Box, seed: int, times: Any) -> dict[str, Any]:
+def _view(
+    variant: int, kind: str, indices: list[int], box: Box, scale: float, seed: int, times: Any, overlap: float
+) -> dict[str, Any]:
     chosen = times[indices]
     return {
         "variant": variant,
@@ -193,6 +228,8 @@ def _view(variant: int, kind: str, indices: list[int], box: Box, seed: int, time
         "indices": indices,
         "times": chosen,
         "crop": list(box),
+        "scale": scale,
         "seed": seed,
         "coverage": largest_gap(chosen, times),
+        "overlap": overlap,
     }

@@ -1,4 +1,4 @@
-"""A view as a policy sees it: its frames, cropped, with their true times."""
+"""A view as a policy sees it: its frames, cropped and resized, with their true times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.framereader import FrameReader
-from pipeline.transforms import apply_crop
+from pipeline.transforms import apply_crop, apply_scale
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,18 @@ class View:
     times: npt.NDArray[np.float64]
 
 
-def load_view(reader: FrameReader, video_id: str, indices: Sequence[int], crop: Sequence[float]) -> View:
-    """Read a view's frames from the cache and apply its crop.
+def load_view(
+    reader: FrameReader, video_id: str, indices: Sequence[int], crop: Sequence[float], scale: float = 1.0
+) -> View:
+    """Read a view's frames from the cache, and apply its crop and its scale.
 
     Args:
         reader: of the store that holds the frames.
         video_id: the video.
         indices: cached frames, in the order they are shown.
         crop: left, top, right, bottom as shares of the frame.
+        scale: share of the resolution that is kept; the size stays.
     """
     chosen = np.asarray(indices, dtype=np.int64)
-    return View(apply_crop(reader.read(video_id, indices), crop), np.asarray(reader.times(video_id))[chosen])
+    frames = apply_scale(apply_crop(reader.read(video_id, indices), crop), scale)
+    return View(frames, np.asarray(reader.times(video_id))[chosen])

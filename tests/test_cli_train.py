@@ -37,6 +37,8 @@ def variant(number: int, indices: list[int]) -> dict[str, Any]:
         "indices": indices,
         "times": [i / 2 for i in indices],
         "crop": WHOLE,
+        "scale": 1.0,
+        "overlap": 0.0,
         "seed": number,
         "coverage": 0.5,
     }

@@ -40,6 +40,7 @@ def curated(names: list[str], question: str = "why?", views: int = 2) -> pa.Tabl
         "indices": [1, 2],
         "times": [0.5, 1.0],
         "crop": [0.0, 0.0, 1.0, 1.0],
+        "scale": 1.0,
         "seed": 1,
         "coverage": 0.5,
     }

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pipeline import runner
 from pipeline.errors import UserError
 from pipeline.framereader import FrameReader
-from pipeline.samplers import uniform
+from pipeline.samplers import SAMPLERS, uniform
 from pipeline.schemas import TASKS
 from pipeline.store import Store
-from pipeline.transforms import WHOLE
-from pipeline.variants import BuildVariants, unseen, within
+from pipeline.transforms import WHOLE, apply_scale, draw_scale
+from pipeline.variants import BuildVariants, built, jaccard, unseen, within
 from pipeline.views import load_view
 from tests.curation_world import FRAMES, SIDE, a_sample, add_samples, add_scores, add_videos
 
@@ -52,11 +52,14 @@ def variants_of(store: Store) -> dict[str, list[dict[str, Any]]]:
     budget=st.integers(1, 12),
     flat=st.booleans(),
     seed=st.integers(0, 9),
+    sampler=st.sampled_from(sorted(SAMPLERS)),
 )
-def test_views_keep_their_rules(task: str, count: int, m: int, budget: int, flat: bool, seed: int) -> None:
+def test_views_keep_their_rules(
+    task: str, count: int, m: int, budget: int, flat: bool, seed: int, sampler: str
+) -> None:
     times = np.arange(count) / 2
     scores = np.zeros(count) if flat else np.linspace(0, 1, count)
-    views = BuildVariants(m=m, frames=budget, seed=seed).views("s", task, scores, times)
+    views = BuildVariants(m=m, frames=budget, seed=seed, sampler=sampler).views("s", task, scores, times)
     assert [view["variant"] for view in views] == list(range(len(views)))
     assert 1 <= len(views) <= m
     anchor = views[0]
@@ -69,7 +72,12 @@ def test_views_keep_their_rules(task: str, count: int, m: int, budget: int, flat
         assert 0.0 <= view["coverage"] <= 1.0
         if task != "choice":
             assert tuple(view["crop"]) == WHOLE
-    assert {view["kind"] for view in views[1:]} <= {"coverage" if flat or count == 1 else "importance"}
+    blind = flat or count == 1 or sampler == "uniform"
+    assert {view["kind"] for view in views[1:]} <= {"coverage" if blind else "importance"}
+    assert anchor["overlap"] == 0.0
+    for k, view in enumerate(views[1:], 1):
+        shares = [jaccard(view["indices"], earlier["indices"]) for earlier in views[:k]]
+        assert view["overlap"] == pytest.approx(np.mean(shares))
 
 
 def test_the_anchor_does_not_depend_on_seed_or_scores() -> None:
@@ -151,8 +159,77 @@ def test_a_loaded_view_has_its_frames_and_true_times(tmp_path: Path) -> None:
         assert same == (tuple(row["crop"]) == WHOLE)
 
 
+@given(st.sets(st.integers(0, 9), min_size=1), st.sets(st.integers(0, 9), min_size=1))
+def test_jaccard(one: set[int], other: set[int]) -> None:
+    share = jaccard(sorted(one), sorted(other))
+    assert share == jaccard(sorted(other), sorted(one))
+    assert (share == 1.0) == (one == other)
+    assert (share == 0.0) == (not one & other)
+
+
+@pytest.mark.parametrize("sampler", ["bolt", "aks", "top-k"])
+def test_a_method_without_chance_is_itself_first(sampler: str) -> None:
+    waves = np.sin(TIMES) + TIMES / 9
+    one, other = (BuildVariants(sampler=sampler, seed=seed).views("s", "number", waves, TIMES) for seed in (1, 2))
+    assert one[1]["indices"] == other[1]["indices"]
+    drawn = SAMPLERS[sampler].function(waves, TIMES, 8, None, **BuildVariants(sampler=sampler).parameters)
+    assert one[1]["indices"] == drawn.indices
+    assert len({tuple(view["indices"]) for view in one[1:]}) == len(one) - 1 > 1
+
+
+def test_the_recipe_holds_the_sampler_and_its_own_parameters_only(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    runner.run(BuildVariants(), store)
+    assert runner.run(BuildVariants(power=2.0, depth=3), store).to_do == 0
+    assert runner.run(BuildVariants(sampler="bolt"), store).done == 16
+    assert runner.run(BuildVariants(sampler="bolt", mix=0.1), store).to_do == 0
+    assert runner.run(BuildVariants(sampler="bolt", power=2.0), store).done == 16
+
+
+def test_uniform_views_need_no_scores(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", create=True)
+    add_videos(store, ["v1"])
+    add_samples(store, [a_sample("a", "v1")])
+    assert runner.run(BuildVariants(m=3, sampler="uniform"), store).rows == 3
+    facts = built(store, 3, "uniform")
+    assert (facts["kinds"], facts["flat_scores"]) == ({"anchor": 1, "coverage": 2}, 0)
+    assert facts["left_out"] == {"no frames": 0, "no scores": 0}
+
+
+def test_the_overlap_shown_is_the_mean_over_pairs(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    runner.run(BuildVariants(m=4), store)
+    means = []
+    for views in variants_of(store).values():
+        pairs = [jaccard(a["indices"], b["indices"]) for i, a in enumerate(views) for b in views[:i]]
+        means += [np.mean(pairs)] if pairs else []
+    assert built(store, 4)["overlap"] == pytest.approx(np.mean(means))
+    runner.run(BuildVariants(m=1), store)
+    assert built(store, 1)["overlap"] is None
+
+
+def test_samples_and_their_spans_are_left_as_they_are(tmp_path: Path) -> None:
+    store = a_store(tmp_path / "s")
+    before = store.table("samples")
+    for sampler in SAMPLERS:
+        runner.run(BuildVariants(sampler=sampler), store)
+        for views in variants_of(store).values():
+            assert all(view["times"] == [index / 2 for index in view["indices"]] for view in views)
+    assert store.table("samples").equals(before)
+
+
 @pytest.mark.parametrize(
-    "bad", [{"m": 0}, {"frames": 0}, {"mix": -0.1}, {"mix": 1.1}, {"temperature": 0.0}, {"bins": 0}, {"bins": 9}]
+    "bad",
+    [
+        {"m": 0},
+        {"frames": 0},
+        {"mix": -0.1},
+        {"mix": 1.1},
+        {"temperature": 0.0},
+        {"bins": 0},
+        {"bins": 9},
+        {"sampler": "best"},
+    ],
 )
 def test_bad_recipes_are_user_errors(bad: dict[str, Any]) -> None:
     with pytest.raises(UserError):
@@ -210,3 +287,43 @@ def test_between_frames_far_apart_a_short_moment_still_counts() -> None:
     assert unseen(times, [], [[120.0, 121.0]])
     assert unseen(np.zeros(0), [1.0, 2.0], [])
     assert unseen(times, [], []) == ""
+
+
+@given(task=st.sampled_from(TASKS), seed=st.integers(0, 2**63 - 1), least=st.floats(0.5, 1.0))
+def test_a_scale_keeps_what_the_task_needs(task: str, seed: int, least: float) -> None:
+    scale = draw_scale(task, seed, least)
+    assert least - 1 / 64 <= scale <= 1.0
+    assert scale == np.float32(scale), "the table stores it exactly"
+    assert scale == draw_scale(task, seed, least)
+    if task in ("number", "open") or least == 1.0:
+        assert scale == 1.0
+
+
+def test_resized_views_have_less_detail_and_nothing_else_moves() -> None:
+    """Scaling must not shift the picture: a bright square stays where it is."""
+    frames = np.zeros((2, 64, 96, 3), np.uint8)
+    frames[:, 20:36, 40:64] = 255
+    small = apply_scale(frames, 0.5)
+    assert small.shape == frames.shape
+    assert np.array_equal(apply_scale(frames, 1.0), frames)
+    weights = small[0, :, :, 0].astype(float)
+    rows, columns = np.indices(weights.shape)
+    centre = (rows * weights).sum() / weights.sum(), (columns * weights).sum() / weights.sum()
+    assert centre == pytest.approx((27.5, 51.5), abs=0.1)
+    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    assert apply_scale(noise, 0.5).astype(float).var() < 0.6 * noise.astype(float).var()
+    for wrong in (0.0, 1.01, -1.0, float("nan")):
+        with pytest.raises(ValueError):
+            apply_scale(frames, wrong)
+
+
+def test_resize_is_part_of_the_recipe_and_reaches_the_views() -> None:
+    times, scores = np.arange(40.0), np.linspace(0, 1, 40)
+    plain = BuildVariants(m=4).views("s", "grounding", scores, times)
+    resized = BuildVariants(m=4, resize=0.5).views("s", "grounding", scores, times)
+    assert {view["scale"] for view in plain} == {1.0}
+    assert resized[0]["scale"] == 1.0, "the anchor is never transformed"
+    assert any(view["scale"] < 1.0 for view in resized[1:])
+    assert [view["indices"] for view in plain] == [view["indices"] for view in resized]
+    with pytest.raises(UserError, match="--resize"):
+        BuildVariants(resize=0.4)

@@ -69,6 +69,8 @@ def variant(number: int, clip: int) -> dict[str, object]:
         "indices": indices,
         "times": [i / 4 for i in indices],
         "crop": crop,
+        "scale": 1.0,
+        "overlap": 0.0,
         "seed": number,
         "coverage": 0.2,
     }

@@ -110,7 +110,8 @@ def answers(
     for i in range(0, len(todo), BATCH):
         part = todo[i : i + BATCH]
         views: list[View] = [
-            load_view(reader, e.sample["video_id"], e.variant["indices"], e.variant["crop"]) for e in part
+            load_view(reader, e.sample["video_id"], *(e.variant[name] for name in ("indices", "crop", "scale")))
+            for e in part
         ]
         prompts = policy.prompts(views, [(e.sample["question"], e.sample["options"]) for e in part])
         with torch.no_grad():

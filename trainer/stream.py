@@ -128,7 +128,8 @@ class Stream:
         by_number = {v["variant"]: v for v in row["variants"]}
         numbers = chosen_variants(list(by_number), self.count, self.view)
         views = [
-            load_view(self.reader, row["video_id"], by_number[k]["indices"], by_number[k]["crop"]) for k in numbers
+            load_view(self.reader, row["video_id"], *(by_number[k][name] for name in ("indices", "crop", "scale")))
+            for k in numbers
         ]
         return Group(row, views, numbers, epoch)
 
