@@ -16,8 +16,11 @@ RUNS = (
     ("benchmarks.decode", "--frames", "8"),
     ("benchmarks.decode", "--frames", "32"),
     ("benchmarks.ingest",),
+    ("benchmarks.samplers",),
+    ("benchmarks.score",),
+    ("benchmarks.search",),
 )
-LIBRARIES = ("decord", "av", "pylance", "simplejpeg", "xxhash", "numpy", "torch")
+LIBRARIES = ("decord", "av", "pylance", "simplejpeg", "xxhash", "numpy", "torch", "open_clip_torch", "faiss-cpu")
 
 
 def measure(words: Sequence[str]) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
 
 
 def page(results: Sequence[tuple[Sequence[str], dict[str, Any]]]) -> str:
-    """The page: what was run, where, and one table of figures and one of medians for each benchmark."""
+    """The page: what was run, where, and for each benchmark a table of its figures and one of medians, if any."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     lines = [
         "# Benchmarks",
@@ -47,9 +50,12 @@ def page(results: Sequence[tuple[Sequence[str], dict[str, Any]]]) -> str:
         f"Python {platform.python_version()}, {libraries}.",
     ]
     for words, figures in results:
-        ratios = {name: value for name, value in figures.items() if "vs_" in name or name.endswith("_per_s")}
-        lines += ["", f"## {' '.join(words).removeprefix('benchmarks.')}", ""]
-        lines += [*_table(ratios), "", *_table({f"{k} (ms)": v for k, v in figures["milliseconds"].items()})]
+        medians = {f"{name} (ms)": value for name, value in figures.get("milliseconds", {}).items()}
+        repeated = {f"{name}_ms" for name in figures.get("milliseconds", {})}
+        single = {k: v for k, v in figures.items() if isinstance(v, int | float | str) and k not in repeated}
+        lines += ["", f"## {' '.join(words).removeprefix('benchmarks.')}"]
+        for row in (single, medians):
+            lines += ["", *_table(row)] if row else []
     return "\n".join(lines) + "\n"
 
 

@@ -6,10 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.curation import build_variants, score_frames, select
+from cli.curation import select
+from cli.evidence import evaluate_scorer
 from cli.frames import cache_frames
 from cli.ingest import ingest
+from cli.scoring import score_frames
+from cli.search import duplicates, leaks, search
 from cli.sources import sources
+from cli.variants import build_variants, show
 from pipeline import inspect as inspection
 from pipeline import quarantine as failures
 from pipeline import status as store_status
@@ -43,7 +47,12 @@ app.command("sources")(sources)
 app.command("ingest")(ingest)
 app.command("cache-frames")(cache_frames)
 app.command("score-frames")(score_frames)
+app.command("evaluate-scorer")(evaluate_scorer)
 app.command("build-variants")(build_variants)
+app.command("show")(show)
+app.command("search")(search)
+app.command("duplicates")(duplicates)
+app.command("leaks")(leaks)
 app.command("select")(select)
 
 
@@ -78,6 +87,9 @@ def status(store: StorePath = DEFAULT_STORE, json: Json = False) -> None:
         rows = [[name, reason, n] for name, reasons in counts.items() for reason, n in reasons.items()]
         if rows:
             output.print_table(title, [column, "reason", "items"], rows)
+    if found["questions"]["scored"]:
+        asked = found["questions"]
+        output.print_table("questions scored", ["samples", "split into windows", "tokens cut"], [list(asked.values())])
     if found["waiting"]:
         output.print_table("samples without their videos", ["source", "samples"], list(found["waiting"].items()))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import runner, schemas
+from pipeline import overlaps, runner, schemas
 from pipeline.card import render
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
@@ -119,6 +119,7 @@ def select(
     tag: str | None = None,
     source: str | None = None,
     split: str | None = None,
+    exclude: Sequence[str] = (),
     draws: int = 8,
     temperature: float = 1.0,
     max_tokens: int = 256,
@@ -138,21 +139,19 @@ def select(
         policy_name: what the card calls it.
         tag: of this version; by default one that follows from the dataset's content.
         source, split: only samples of this source or split.
+        exclude: "leaks", "duplicates" or both: leave out what those commands found, before the policy is asked.
         draws, temperature, max_tokens, seed: of the rollouts.
         command: what the user typed, for the card.
         workers, device, progress, retry_quarantined: of the runner.
 
     Raises:
-        UserError: a bad parameter, no sample in the pool, or no sample kept.
+        UserError: a bad parameter, no sample in the pool, no sample kept, or nobody looked for what is to be excluded.
     """
     rule = None if min_var is None else thresholds(min_var)
     path = store.curated_path(name)
     if tag is not None and not _TAG.fullmatch(tag):
         raise UserError(f"--tag {tag}", "letters, digits, dots, dashes and underscores", "choose another tag")
     only = _filter(source, split)
-    stage = DrawRollouts(
-        load_policy, policy_fingerprint, draws, temperature=temperature, max_tokens=max_tokens, seed=seed, only=only
-    )
     columns = [f.name for f in schemas.SAMPLES if f.name != "origin"]
     pool = store.table("samples", columns, only).sort_by("sample_id").to_pylist()
     if not pool:
@@ -160,6 +159,13 @@ def select(
         listed = ", ".join(f"{a}/{b}" for a, b in known) or "none"
         asked = f"source {source or '(any)'}, split {split or '(any)'}"
         raise UserError(asked, f"no sample matches; the store has source/split {listed}", "strive-data status")
+    excluded = overlaps.excluded(store, exclude, pool) if exclude else {}
+    if excluded:  # their rollouts would be drawn in vain
+        ids = ", ".join(literal(key) for key in sorted(excluded))
+        only = f"({only or 'true'}) AND sample_id NOT IN ({ids})"
+    stage = DrawRollouts(
+        load_policy, policy_fingerprint, draws, temperature=temperature, max_tokens=max_tokens, seed=seed, only=only
+    )
     report = runner.run(
         stage, store, workers=workers, device=device, progress=progress, retry_quarantined=retry_quarantined
     )
@@ -178,7 +184,9 @@ def select(
         funnel = per_task.setdefault(task, Counter())
         funnel["pool"] += 1
         rollouts = drawn.get(key, [])
-        if sample["video_id"] not in cached:
+        if key in excluded:
+            reason = excluded[key]
+        elif sample["video_id"] not in cached:
             reason = "no frames"
         elif key not in views:
             reason = "no variants"
@@ -192,7 +200,8 @@ def select(
                 frames = reader.fingerprint(sample["video_id"])
                 rows.append(_row(sample, views[key], frames, policy_fingerprint, rollouts, stats))
         funnel[reason or "kept"] += 1
-    dropped = {reason: sum(funnel[reason] for funnel in per_task.values()) for reason in REASONS}
+    reasons = (*(reason for reason in overlaps.REASONS if reason in excluded.values()), *REASONS)
+    dropped = {reason: sum(funnel[reason] for funnel in per_task.values()) for reason in reasons}
     if not rows:
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
         raise UserError(
@@ -220,7 +229,7 @@ def select(
     version = store.write_curated(name, pa.Table.from_pylist(rows, schema=schemas.CURATED), tag, facts)
     card = path / "CARD.md"
     _write(card, render(facts, rows, pool, {task: dict(f) for task, f in per_task.items()}, spreads))
-    funnels = {task: {k: per_task[task][k] for k in ("pool", "kept", *REASONS)} for task in sorted(per_task)}
+    funnels = {task: {k: per_task[task][k] for k in ("pool", "kept", *reasons)} for task in sorted(per_task)}
     return SelectReport(
         name,
         tag,

@@ -88,23 +88,27 @@ FRAME_SCORES = pa.schema(
     [
         _field("sample_id", pa.string(), "the sample"),
         _field("scorer", pa.string(), "the image-text model"),
-        _field("scores", pa.list_(pa.float32()), "cosine of question and frame, one a cached frame"),
+        _field("scores", pa.list_(pa.float32()), "cosine of question and frame, over all windows, one a cached frame"),
         _field("windows", pa.int32(), "pieces that the question was split into to fit the model's context"),
-        _field("cut_tokens", pa.int32(), "question tokens that no piece holds (0: nothing was cut)"),
+        _field("cut_tokens", pa.int32(), "tokens of what was scored that no piece holds (0: nothing was cut)"),
         FINGERPRINT,
     ]
 )
 
 VARIANT_FIELDS = [
     _field("variant", pa.int32(), "0 is the anchor"),
-    _field("kind", pa.string(), "anchor, importance, or coverage (importance without scores that tell frames apart)"),
+    _field(
+        "kind", pa.string(), "anchor, importance, or coverage (scores did not choose: they told nothing, or by wish)"
+    ),
     _field("indices", pa.list_(pa.int32()), "cached frames, ascending"),
     _field("times", pa.list_(pa.float64()), "their true times, seconds"),
     _field(
         "crop", pa.list_(pa.float32()), "left, top, right, bottom as shares of the frame: [0, 0, 1, 1] is all of it"
     ),
+    _field("scale", pa.float32(), "share of the resolution that is kept; 1 is all of it"),
     _field("seed", pa.int64(), "seed that drew it"),
     _field("coverage", pa.float64(), "largest part of the video without a frame, as a share of its length"),
+    _field("overlap", pa.float64(), "mean Jaccard index of its frames with those of each earlier view; anchor: 0"),
 ]
 
 VARIANTS = pa.schema(
@@ -150,6 +154,27 @@ CURATED = pa.schema(
     ]
 )
 
+OVERLAPS = pa.schema(
+    [
+        _field("kind", pa.string(), "duplicates (inside a set) or leaks (training and evaluation)"),
+        _field("of", pa.string(), "video or question"),
+        _field("a", pa.string(), "video_id or sample_id: the one to keep; of leaks the training one"),
+        _field("b", pa.string(), "video_id or sample_id: the lesser twin; of leaks the evaluation one"),
+        _field("by", pa.string(), "content (the same file, the same words), embedding (videos) or text (questions)"),
+        _field("similarity", pa.float64(), "likeness of the two, at most 1 (pipeline.likeness); 1 by content"),
+        _field("shift_s", pa.float64(), "where the start of video b lies on the time of video a, seconds"),
+        FINGERPRINT,
+    ]
+)
+
+OVERLAP_CHECKS = pa.schema(
+    [
+        _field("kind", pa.string(), "duplicates or leaks"),
+        _field("recipe", pa.string(), "how was looked: scorer, thresholds, against what, as JSON"),
+        FINGERPRINT,
+    ]
+)
+
 QUARANTINE = pa.schema(
     [
         _field("stage", pa.string(), "the stage that failed, or kept less than was wanted"),
@@ -169,6 +194,8 @@ TABLES: dict[str, pa.Schema] = {
     "frame_scores": FRAME_SCORES,
     "variants": VARIANTS,
     "rollouts": ROLLOUTS,
+    "overlaps": OVERLAPS,
+    "overlap_checks": OVERLAP_CHECKS,
     "quarantine": QUARANTINE,
 }
 
@@ -180,6 +207,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "frame_scores": ("sample_id",),
     "variants": ("sample_id",),
     "rollouts": ("sample_id", "variant", "draw"),
+    "overlaps": ("kind", "of", "a", "b"),
+    "overlap_checks": ("kind",),
     "quarantine": ("stage", "key"),
 }
 """The columns that name one item of work: a stage writes all rows of an item in one commit."""

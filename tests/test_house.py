@@ -21,6 +21,9 @@ MAY_IMPORT = {
 LANCE = {"lance"}
 LANCE_OWNERS = {"pipeline/store.py"}
 
+VECTOR_SEARCH = {"faiss"}
+VECTOR_SEARCH_OWNERS = {"pipeline/search.py"}
+
 DECODERS = {"decord", "av", "torchcodec", "cv2", "imageio", "moviepy"}
 DECODER_OWNERS = "pipeline/decode/"  # only files in this folder
 ENCODERS = {"av"}  # the toy world writes its clips with PyAV; it never reads one back
@@ -136,6 +139,10 @@ def test_one_module_imports_lance() -> None:
     assert {name_of(file) for file in sources() if roots(tree_of(file)) & LANCE} == LANCE_OWNERS
 
 
+def test_one_module_imports_faiss() -> None:
+    assert {name_of(file) for file in sources() if roots(tree_of(file)) & VECTOR_SEARCH} == VECTOR_SEARCH_OWNERS
+
+
 def test_one_module_imports_a_video_decoder() -> None:
     readers = set()
     for file in sources():
@@ -177,7 +184,13 @@ def test_every_imported_library_is_declared() -> None:
     extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
     listed = [*project["dependencies"], *(name for names in extras for name in names)]
     declared = {d.split(">")[0].split("[")[0].strip().lower().replace("-", "_") for d in listed}
-    module_of = {"pylance": "lance", "pillow": "pil", "open_clip_torch": "open_clip", "pyyaml": "yaml"}
+    module_of = {
+        "pylance": "lance",
+        "pillow": "pil",
+        "open_clip_torch": "open_clip",
+        "pyyaml": "yaml",
+        "faiss_cpu": "faiss",
+    }
     modules = {module_of.get(name, name) for name in declared}
     standard = set(__import__("sys").stdlib_module_names)
     foreign = {
