@@ -1,6 +1,5 @@
 """strive-data: from annotations and videos to a curated dataset."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from cli.curation import select
 from cli.evidence import evaluate_scorer
 from cli.frames import cache_frames
 from cli.ingest import ingest
+from cli.options import STORE, Json, StorePath
 from cli.scoring import score_frames
 from cli.search import duplicates, leaks, search
 from cli.sources import sources
@@ -24,10 +24,6 @@ PROGRAM = "strive-data"
 app = typer.Typer(
     name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-DEFAULT_STORE = Path("strive-store")
 
 
 @app.callback(invoke_without_command=True)
@@ -57,7 +53,7 @@ app.command("select")(select)
 
 
 @app.command()
-def status(store: StorePath = DEFAULT_STORE, json: Json = False) -> None:
+def status(store: StorePath = STORE, json: Json = False) -> None:
     """Show the store at a glance: rows, fingerprints, stale rows, quarantine by reason, bytes."""
     found = store_status.status(Store(store))
     if json:
@@ -99,7 +95,7 @@ def inspect(
     table: Annotated[
         str | None, typer.Argument(help="A table, or curated:NAME. Default: a curated dataset, or the newest result.")
     ] = None,
-    store: StorePath = DEFAULT_STORE,
+    store: StorePath = STORE,
     limit: Annotated[int, typer.Option(help="Rows at most.")] = 10,
     where: Annotated[str | None, typer.Option(help="SQL condition, e.g. \"task = 'choice'\".")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns, separated by commas. Default: all but pixels.")] = None,
@@ -117,7 +113,7 @@ def inspect(
 
 @app.command()
 def quarantine(
-    store: StorePath = DEFAULT_STORE,
+    store: StorePath = STORE,
     stage: Annotated[
         str | None, typer.Option(help='Only this stage, or all whose names begin so: "ingest", "probe", cache-frames.')
     ] = None,

@@ -1,17 +1,14 @@
 """evaluate-scorer: parse, call, print. Registered by cli.data."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli import output
+from cli.options import STORE, Json, StorePath
 from pipeline.errors import UserError
 from pipeline.store import Store
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-STORE = Path("strive-store")
 _MEANING = {
     "flat": "samples whose scores tell nothing; coverage chose",
     "short": "samples with no more frames than the view; it has them all",

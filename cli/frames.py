@@ -1,24 +1,20 @@
 """cache-frames: parse, call, print. Registered by cli.data."""
 
 import shutil
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.options import STORE, Json, StorePath
 from pipeline.errors import UserError
 from pipeline.frames import JPEG_SHARE, CacheFrames, estimate_bytes
 from pipeline.runner import run
 from pipeline.store import Store
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-DEFAULT_STORE = Path("strive-store")
-
 
 def cache_frames(
-    store: StorePath = DEFAULT_STORE,
+    store: StorePath = STORE,
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 2.0,
     max_frames: Annotated[int, typer.Option(help="Longer videos are thinned evenly to so many frames.")] = 768,
     short_side: Annotated[

@@ -7,15 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
+from cli.options import STORE, Json, StorePath
 from pipeline.errors import UserError
 from pipeline.ingest import ingest as ingest_file
 from pipeline.ingest import total_of
 from pipeline.store import Store
 from toyworld import dataset
-
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-DEFAULT_STORE = Path("strive-store")
 
 
 def ingest(
@@ -26,7 +23,7 @@ def ingest(
             "toy world is written and ingested."
         ),
     ] = None,
-    store: StorePath = DEFAULT_STORE,
+    store: StorePath = STORE,
     videos: Annotated[
         Path | None,
         typer.Option(

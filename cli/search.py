@@ -10,14 +10,13 @@ import typer
 
 import toyworld
 from cli import output
+from cli.options import STORE, Device, Json, StorePath
 from pipeline.errors import UserError
 from pipeline.store import Store
 
 if TYPE_CHECKING:
     from pipeline.overlaps import Found
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Model = Annotated[
     str | None,
     typer.Option("--model", help="Scorer whose embeddings are used, as for score-frames. Default: the one there is."),
@@ -28,7 +27,6 @@ VideoThreshold = Annotated[
 ]
 QuestionThreshold = Annotated[float, typer.Option("--question-threshold", help="Least likeness of two questions.")]
 Limit = Annotated[int, typer.Option("--limit", help="Pairs shown at most; all are stored.", min=0)]
-STORE = Path("strive-store")
 VIDEOS, QUESTIONS = 0.955, 0.85
 
 
@@ -45,7 +43,7 @@ def search(
         typer.Option("--exact-limit", help="More frames than this are searched by an approximate index.", min=0),
     ] = None,
     model: Model = None,
-    device: Annotated[str, typer.Option("--device", help="auto (a GPU when there is one), cpu or cuda.")] = "auto",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Find the moments that fit a text best, over all cached frames."""

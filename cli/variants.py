@@ -6,13 +6,9 @@ from typing import Annotated
 import typer
 
 from cli import output
+from cli.options import STORE, Json, StorePath, Workers
 from pipeline.errors import UserError
 from pipeline.store import Store
-
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Worker processes; 0 works in this one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-STORE = Path("strive-store")
 
 
 def build_variants(
