@@ -46,7 +46,7 @@ for i in range(times):
     path, video = items[i % len(items)]
     outcome = stage.process([Item((video,), "f", str(path))])
     assert outcome.rows.num_rows == 12, outcome
-    if i + 1 == times // 10:
+    if i + 1 == times // 2:
         early = memory("VmRSS")
 print(json.dumps({"early": early, "late": memory("VmRSS"), "backend": outcome.rows["backend"][0].as_py()}))
 """
@@ -72,14 +72,14 @@ def test_memory_over_300_clips_stays_flat(tmp_path: Path, backend: str) -> None:
     clips = [write_clip(tmp_path / f"{i}.mp4", 12, tint=i) for i in range(10)]
     if backend == "pyav":  # transport streams are not for decord
         clips = [remux(clip, clip.with_suffix(".ts")) for clip in clips]
-    found = measure(MANY, tmp_path, ":".join(map(str, clips)), 300)
+    found = measure(MANY, tmp_path, ":".join(map(str, clips)), 600)  # the first 300 warm up what is kept
     assert found["backend"] == backend
-    assert found["late"] - found["early"] < 32 * MIB, found  # 120 kB a clip; one clip's frames are 220 kB
+    assert found["late"] - found["early"] < 4 * MIB, found  # over 300 clips, whose frames are 66 MB
 
 
 def test_a_long_video_is_not_held_in_memory(tmp_path: Path) -> None:
-    width, height, frames = 480, 270, 500
-    raw = 3 * width * height * frames  # 194 MB
+    width, height, frames = 480, 270, 2000
+    raw = 3 * width * height * frames  # 778 MB
     clip = write_clip(tmp_path / "long.mp4", frames, 25, size=(width, height), gop=50)
     short = write_clip(tmp_path / "short.mp4", 2, 25, size=(width, height))
     least = measure(CACHE, tmp_path, short, tmp_path / "short", 1)
@@ -88,6 +88,6 @@ def test_a_long_video_is_not_held_in_memory(tmp_path: Path) -> None:
     assert flat["rows"] == whole["rows"] == frames
     for process in ("parent", "worker"):
         assert whole[process] - least[process] > 0.9 * raw, (least, flat, whole)
-        # decord decodes ahead while rows are written: how far is a matter of timing
-        assert flat[process] - least[process] < 0.6 * (whole[process] - least[process]), (least, flat, whole)
+        # decord decodes ahead while rows are written, by up to 300 MB: the length of the video does not matter
+        assert flat[process] - least[process] < 0.5 * raw, (least, flat, whole)
     assert flat["parent"] - least["parent"] < 32 * MIB, (least, flat, whole)

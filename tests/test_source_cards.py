@@ -23,6 +23,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import TASKS
 from pipeline.sources import SOURCES, Draft, Rejected, Source, find, generic, is_evaluation, read
 from pipeline.sources import draft as checks
+from tests import card_parts as parts
 from tests.real_data import real_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,7 @@ def as_rows(drafts: list[Draft | Rejected]) -> list[dict[str, Any]]:
     ]
 
 
-def write(block: cards.Block, folder: Path) -> Path:
+def write(block: parts.Block, folder: Path) -> Path:
     """The file that a block of a card stands for; a parquet file is shown as the JSON list of its rows."""
     file = folder / block.title
     assert file.parent == folder and block.language == {".parquet": "json", ".txt": "text"}.get(
@@ -111,7 +112,7 @@ def reasons(module: ModuleType) -> set[str]:
 
 def left_out(name: str) -> str:
     """What a card says of rows that are left out or repaired, on one line."""
-    return " ".join(cards.sections(cards.card(name))["What is left out and repaired"].split())
+    return " ".join(parts.sections(cards.card(name))["What is left out and repaired"].split())
 
 
 def run(*words: str) -> tuple[int, str, BaseException | None]:
@@ -139,21 +140,21 @@ def test_cards_are_packaged() -> None:
 def test_sections_stand_in_their_order(name: str) -> None:
     text = cards.card(name)
     assert text.startswith("# ") and text.endswith("\n")
-    found = cards.sections(text)
-    assert tuple(found) == cards.SECTIONS
+    found = parts.sections(text)
+    assert tuple(found) == parts.SECTIONS
     assert all(found.values()), "a section is empty"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_are_those_of_the_source(name: str) -> None:
-    named = set(cards.named(cards.sections(cards.card(name))["Task"]))
+    named = set(parts.named(parts.sections(cards.card(name))["Task"]))
     assert named & set(TASKS) == set(find(name).tasks)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_becomes_what_the_card_says(name: str, tmp_path: Path) -> None:
-    *files, told = cards.examples(cards.card(name))
-    assert files and told.title == cards.SAMPLES and told.language == "json"
+    *files, told = parts.examples(cards.card(name))
+    assert files and told.title == parts.SAMPLES and told.language == "json"
     main, *_ = [write(block, tmp_path) for block in files]
     source, rows = read(main)
     assert source.name == name
@@ -166,15 +167,15 @@ def test_the_example_becomes_what_the_card_says(name: str, tmp_path: Path) -> No
 def test_the_split_of_the_example_is_named(name: str) -> None:
     """A reader finds, under "Use", the split that the example's file would get."""
     source = find(name)
-    main = cards.examples(cards.card(name))[0]
+    main = parts.examples(cards.card(name))[0]
     split = source.split(main.title.split(".")[0]) or source.default_split
-    assert re.search(rf"\b{split}\b", cards.sections(cards.card(name))["Use"])
+    assert re.search(rf"\b{split}\b", parts.sections(cards.card(name))["Use"])
 
 
 @pytest.mark.parametrize("file", REAL)
 def test_sizes_are_those_of_the_real_files(file: str) -> None:
     source, rows = read(real_folder("annotations") / file)
-    size = cards.sections(cards.card(source.name))["Size"]
+    size = parts.sections(cards.card(source.name))["Size"]
     assert f"{len(rows):,}" in size
     videos = {row.get("video") or row.get("video_id") or row.get("path") for row in rows}
     assert f"{len(videos):,}" in size
@@ -184,7 +185,7 @@ def test_sizes_are_those_of_the_real_files(file: str) -> None:
 def test_every_field_of_the_table_is_read_or_said_not_to_be(source: Source) -> None:
     known = literals(source)
     patterns = [text for text in known if "(?:" in text]  # of columns whose names differ by a number
-    table = cards.fields(cards.card(source.name))
+    table = parts.fields(cards.card(source.name))
     assert table
     told = [name for row in table if "not read" not in row.becomes for name in row.fields]
     wrong = {name for name in told if name not in known and not any(re.fullmatch(p, name) for p in patterns)}
@@ -192,13 +193,13 @@ def test_every_field_of_the_table_is_read_or_said_not_to_be(source: Source) -> N
 
 
 def test_the_generic_card_tells_all_that_a_mapping_may_name() -> None:
-    assert {name for row in cards.fields(cards.card("generic")) for name in row.fields} == set(generic.FIELDS)
+    assert {name for row in parts.fields(cards.card("generic")) for name in row.fields} == set(generic.FIELDS)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_every_column_that_is_asked_for_is_told(source: Source) -> None:
-    text = cards.sections(cards.card(source.name))["Files and fields"]
-    told = {word for name in cards.named(text) for word in (name, *re.findall(r"\w+", name))}
+    text = parts.sections(cards.card(source.name))["Files and fields"]
+    told = {word for name in parts.named(text) for word in (name, *re.findall(r"\w+", name))}
     missing = asked_for(source) - told - made(source)
     assert not missing, f"the card is silent on {sorted(missing)}"
 
@@ -209,7 +210,7 @@ def test_every_reason_of_an_adapter_is_told(source: Source) -> None:
     told = left_out(source.name)
     missing = {reason for reason in reasons(modules(source)[0]) if reason not in told} - {"unexpected layout"}
     assert not missing
-    shown = json.loads(cards.examples(cards.card(source.name))[-1].text)
+    shown = json.loads(parts.examples(cards.card(source.name))[-1].text)
     assert all(row["rejected"] in told for row in shown if "rejected" in row)
 
 
@@ -255,9 +256,9 @@ def test_examples_and_fields_are_parsed() -> None:
         "| `c` | not read |\n\n"
         '## Example\n\n```csv title="a.csv"\nx,y\n```\n\n```json\n[1]\n```\n\n```json title="samples"\n[]\n```\n'
     )
-    assert cards.examples(text) == [cards.Block("csv", "a.csv", "x,y\n"), cards.Block("json", "samples", "[]\n")]
-    assert [row.fields for row in cards.fields(text)] == [("a", "b"), ("c",)]
-    assert list(cards.sections(text)) == ["Files and fields", "Example"]
+    assert parts.examples(text) == [parts.Block("csv", "a.csv", "x,y\n"), parts.Block("json", "samples", "[]\n")]
+    assert [row.fields for row in parts.fields(text)] == [("a", "b"), ("c",)]
+    assert list(parts.sections(text)) == ["Files and fields", "Example"]
 
 
 def test_the_paths_rule_catches_what_it_forbids() -> None:

@@ -5,7 +5,8 @@ are not believed: not that of the packet itself, and none that leans on it, whic
 Damage shows as an error, as a message of FFmpeg, as a mark on a picture, or as a picture that never comes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,21 @@ def read_pyav(
     stored = size if scan.rotation % 180 == 0 else size[::-1]
     left = indices.tolist()
     try:
-        with av.open(url(path)) as container:
-            reader = _Reader(container, scan)
+        # Packets and frames that outlive their container are never freed: the reader lets go of them first.
+        with av.open(url(path)) as container, closing(_Reader(container, scan)) as reader:
             while left:
-                found = reader.fetch(left[0])
-                if isinstance(found, Missing):
-                    yield left.pop(0), found
-                    continue
-                picture = found.reformat(width=stored[0], height=stored[1], format="rgb24", interpolation="BILINEAR")
-                upright = np.ascontiguousarray(np.rot90(picture.to_ndarray(), scan.rotation // 90))
-                yield left.pop(0), upright
+                picture = _upright(reader.fetch(left[0]), stored, scan.rotation)
+                yield left.pop(0), picture
     except AV_ERRORS as error:
         yield from ((index, Missing(str(error), damaged=False)) for index in left)
+
+
+def _upright(frame: Any, stored: tuple[int, int], rotation: int) -> np.ndarray | Missing:
+    """A decoded frame as uint8 [H, W, 3], scaled and rotated; what is missing stays so."""
+    if isinstance(frame, Missing):
+        return frame
+    picture = frame.reformat(width=stored[0], height=stored[1], format="rgb24", interpolation="BILINEAR")
+    return np.ascontiguousarray(np.rot90(picture.to_ndarray(), rotation // 90))
 
 
 class _Reader:
@@ -69,7 +73,13 @@ class _Reader:
         self.stream.codec_context.thread_count = 1  # messages then come while their packet is decoded
         self.keys = np.flatnonzero(scan.key)
         self.in_order = scan.counted  # no more seeks
+        self.frames: Iterator[Any] = iter(())
         self._begin(0)
+
+    def close(self) -> None:
+        """Let go of all packets and frames."""
+        self._stop()
+        self.frame = None
 
     def fetch(self, index: int) -> Any:
         """The av.VideoFrame with this index, or Missing. Indices must ascend from call to call."""
@@ -108,6 +118,7 @@ class _Reader:
 
     def _begin(self, group: int) -> None:
         self.first_group = group
+        self._stop()
         self.frames = self._decode()
         self.position, self.frame = -1, None  # the last frame that came out: its presentation index, and itself
         self.bad: dict[int, str] = {}
@@ -120,6 +131,10 @@ class _Reader:
         self.fed: dict[int, tuple[int, int, bool]] = {}
         self.groups = self.packets = 0
         self.gone: dict[int, int] = {}  # group: place from which on its pictures are not believed
+
+    def _stop(self) -> None:
+        if isinstance(self.frames, Generator):
+            self.frames.close()
 
     def _advance(self, index: int) -> Any:
         """Read on until frame `index`; None when the stream ends, has passed it, or gives it damaged."""

@@ -5,10 +5,11 @@ No picture is decoded but the first, so it takes milliseconds.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -222,20 +223,33 @@ def _demux(container: Any, stream: Any, found: _Packets) -> Iterator[Any]:
         found.broken = f"its container breaks off ({error.strerror})"
 
 
-def _first_frame(path: Path, stream: int) -> Any:
+class _Picture(NamedTuple):
+    """What a first frame says of all: pixels before rotation, degrees."""
+
+    width: int
+    height: int
+    rotation: int
+
+
+def _first_frame(path: Path, stream: int) -> _Picture:
     """The first picture that comes out, damaged or not: its size and its rotation are those of all."""
     found = _Packets()
     try:
-        with av.open(url(path)) as container:
-            for packet in _demux(container, container.streams[stream], found):
-                try:
-                    for frame in packet.decode():
-                        return frame
-                except av.error.FFmpegError:  # the next packet may decode
-                    continue
-            context: Any = container.streams[stream].codec_context
-            for frame in context.decode(None):
-                return frame
+        with av.open(url(path)) as container, closing(_pictures(container, stream, found)) as pictures:
+            for picture in pictures:
+                return picture
     except AV_ERRORS as error:
         raise DecodeError("frame not decodable", f"{path}: first frame: {error}") from error
     raise DecodeError("frame not decodable", f"{path}: no frame comes out of its packets ({found.broken or 'pyav'})")
+
+
+def _pictures(container: Any, stream: int, found: _Packets) -> Generator[_Picture]:
+    """Frames as plain numbers: packets and frames that outlive their container are never freed."""
+    for packet in _demux(container, container.streams[stream], found):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:  # the next packet may decode
+            continue
+        yield from (_Picture(frame.width, frame.height, frame.rotation) for frame in frames)
+    rest = container.streams[stream].codec_context.decode(None)
+    yield from (_Picture(frame.width, frame.height, frame.rotation) for frame in rest)

@@ -31,7 +31,8 @@ def fits_tvgbench(content: Any, name: str) -> bool:
 
 
 def draft_tvgbench(row: Any, number: int) -> Draft:
-    """A row of TVGBench; the moment is the text "start-end". Rows have no id, and one stands there twice."""
+    """A row of TVGBench; the moment is the text "start-end". Rows have no id, and one question
+    is asked twice about one video, with two answers."""
     moment = spans(row.get("answer"))
     if len(moment) > 1:
         raise Rejected("unreadable span", f"answer is {shown(row.get('answer'))}")
