@@ -1,4 +1,4 @@
-"""Statistics of a group of rewards: the variance that selection filters by, the dead test, the between-view share."""
+"""Statistics of a group of rewards: the variance that selection filters by, the dead test, intervals of rates."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 Values = Sequence[float] | npt.NDArray[np.floating]
+
+Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def _finite(values: Values) -> npt.NDArray[np.float64]:
@@ -59,3 +61,40 @@ def between_share(rewards: Values) -> float:
         return 0.0
     means = [math.fsum(row) / len(row) for row in x.tolist()]
     return min(1.0, population_variance(means) / total)
+
+
+def wilson(successes: float, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval of a rate (Wilson 1927): it stays in [0, 1] and does not collapse at 0 or n successes.
+
+    Args:
+        successes: 0..trials; a sum of partial credits gives a conservative interval.
+        trials: how many were tried.
+        z: normal quantile; the default gives 95 %.
+
+    Returns:
+        (low, high); (0, 1) without trials.
+
+    Raises:
+        ValueError: successes lie outside 0..trials.
+    """
+    low, high = wilson_all(np.array([successes]), np.array([trials]), z)
+    return float(low[0]), float(high[0])
+
+
+def wilson_all(
+    successes: npt.NDArray[np.floating], trials: npt.NDArray[np.integer], z: float = Z_95
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`wilson` of many rates at once: arrays [n] in, arrays (low, high) [n] out."""
+    s, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    outside = ~((s >= 0) & (s <= n))
+    if outside.any():
+        i = int(outside.argmax())
+        raise ValueError(f"expected 0 <= successes <= trials, got {s[i]:g} of {n[i]:g}")
+    count = np.maximum(n, 1.0)
+    rate = s / count
+    scale = 1 + z * z / count
+    centre = rate + z * z / (2 * count)
+    spread = z * np.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    low = np.where(s == 0, 0.0, (centre - spread) / scale)
+    high = np.where(s == n, 1.0, (centre + spread) / scale)
+    return low, high

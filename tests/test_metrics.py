@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.groups import wilson
 from pipeline.rewards import Reward
-from trainer.grading import Graded, metrics, recall_at, report, wilson
+from trainer.grading import Graded, metrics, recall_at, report
 from trainer.metrics import MetricsLog, pool_metrics, read_rows
 
 
@@ -132,10 +133,16 @@ def test_recall_counts_an_iou_at_the_threshold() -> None:
         recall_at([], 0.5)
 
 
+def graded_choice(right: float, kept: float, error: str = "") -> Reward:
+    return Reward(right, None, None, None, format=kept, reward=right, total=right, parse_error=error)
+
+
 def test_the_report_of_an_evaluation() -> None:
-    right, wrong = Reward(1.0, None, 1.0, 1.0, ""), Reward(0.0, None, 1.0, 0.0, "")
-    lost = Reward(0.0, None, 0.0, 0.0, "no answer")
-    span, missed = Reward(None, 0.6, 1.0, 0.6, ""), Reward(None, 0.0, 0.0, 0.0, "no span")
+    right, wrong = graded_choice(1.0, 1.0), graded_choice(0.0, 1.0)
+    lost = graded_choice(0.0, 0.0, "no answer")
+    span = Reward(None, None, 0.6, 0.5, format=1.0, reward=0.6, total=0.6, parse_error="")
+    missed = Reward(None, None, 0.0, 0.0, format=0.0, reward=0.0, total=0.0, parse_error="no span")
+    near = Reward(0.0, 0.4, None, None, format=1.0, reward=0.0, total=0.0, parse_error="")
     found = report(
         [
             Graded("choice", "anchor", right),
@@ -146,6 +153,9 @@ def test_the_report_of_an_evaluation() -> None:
             Graded("grounding", "importance", missed),
         ]
     )
+    numbers = metrics([near, Reward(1.0, 1.0, None, None, format=1.0, reward=1.0, total=1.0, parse_error="")])
+    assert (numbers["accuracy"], numbers["credit"], numbers["credit_n"]) == (0.5, 0.7, 2)
+    assert "credit" not in found["all"]
     assert found["all"]["n"] == 6
     assert found["all"]["accuracy"] == 0.5
     assert found["all"]["accuracy_n"] == 4

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.groups import wilson
 from pipeline.rewards import Reward
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 """IoUs of R1@IoU, as Charades-STA and ActivityNet Captions are reported."""
-
-Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -20,33 +19,6 @@ class Graded:
     task: str
     view: str
     reward: Reward
-
-
-def wilson(successes: float, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a rate (Wilson 1927): it stays in [0, 1] and does not collapse at 0 or n successes.
-
-    Args:
-        successes: 0..trials; a sum of partial credits gives a conservative interval.
-        trials: how many were tried.
-        z: normal quantile; the default gives 95 %.
-
-    Returns:
-        (low, high); (0, 1) without trials.
-
-    Raises:
-        ValueError: successes lie outside 0..trials.
-    """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"expected 0 <= successes <= trials, got {successes} of {trials}")
-    if trials == 0:
-        return 0.0, 1.0
-    rate = successes / trials
-    centre = rate + z * z / (2 * trials)
-    spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == trials else (centre + spread) / scale
-    return low, high
 
 
 def recall_at(ious: Sequence[float], threshold: float) -> float:
@@ -61,8 +33,9 @@ def metrics(rewards: Sequence[Reward]) -> dict[str, Any]:
 
     Returns:
         n, reward, format_rate, unparseable; with responses of tasks that have an accuracy: accuracy, accuracy_low,
-        accuracy_high (95 % Wilson) and accuracy_n; with responses of tasks that have an IoU: miou, r1@0.3, r1@0.5,
-        r1@0.7 and iou_n. A figure that nothing was measured for is absent.
+        accuracy_high (95 % Wilson) and accuracy_n; with responses of tasks that have partial credit: credit (numbers:
+        MRA, open answers: ROUGE-L) and credit_n; with responses of tasks that have an IoU: miou, r1@0.3, r1@0.5, r1@0.7
+        and iou_n. A figure that nothing was measured for is absent.
     """
     out: dict[str, Any] = {"n": len(rewards)}
     if not rewards:
@@ -76,6 +49,9 @@ def metrics(rewards: Sequence[Reward]) -> dict[str, Any]:
         low, high = wilson(right, len(accuracies))
         out |= {"accuracy": right / len(accuracies), "accuracy_low": low, "accuracy_high": high}
         out["accuracy_n"] = len(accuracies)
+    credits = [r.credit for r in rewards if r.credit is not None]
+    if credits:
+        out |= {"credit": math.fsum(credits) / len(credits), "credit_n": len(credits)}
     ious = [r.iou for r in rewards if r.iou is not None]
     if ious:
         out["miou"] = math.fsum(ious) / len(ious)

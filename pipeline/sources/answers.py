@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.prompts import LETTERS
-from pipeline.rewards import normalise
+from pipeline.readers import normalise
 from pipeline.sources.draft import Rejected
 from pipeline.sources.values import letters_of, shown, text, whole_number
 

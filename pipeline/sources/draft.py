@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.prompts import LETTERS
-from pipeline.rewards import normalise, read_letter, read_number
+from pipeline.readers import normalise, read_letter, read_number
 from pipeline.schemas import TASKS
 from pipeline.sources.values import LETTERED, Span, letters_of, plain
 

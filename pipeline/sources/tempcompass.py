@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.prompts import LETTERS
-from pipeline.rewards import normalise
+from pipeline.readers import normalise
 from pipeline.sources.answers import apart, question_alone
 from pipeline.sources.draft import Draft, Rejected, make_draft
 from pipeline.sources.source import Source, by_video, columns, first_entry
