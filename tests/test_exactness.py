@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.ledger import Request
+from benchmarks.prefill import counted
+from pipeline.answerer import Request
 from pipeline.prompts import SYSTEM, question_text
 from pipeline.views import View
 from tests.tiny_policy import QUESTION, TEMPORAL, VISION, exact_policy, full_row, prompts, view
@@ -159,6 +160,24 @@ def test_one_prefill_samples_what_generate_samples(policy: Policy) -> None:
         assert (row[len(sampled.tokens) :] == family.pad_id).all()
         lengths.append(len(sampled.tokens))
     assert min(lengths) < length, "no response ended early: the test shows less than it says"
+
+
+def test_a_prompt_passes_through_the_model_once(policy: Policy) -> None:
+    """However many responses are drawn: P tokens of prompt, then one for each response and step but the last."""
+    [prompt] = prompts(policy, view(3, seed=4))
+    for count in (1, 6):
+        with counted(policy) as counts:
+            [drawn] = rollout(
+                policy.model,
+                policy.family,
+                [prompt],
+                policy.encode([prompt]),
+                [list(range(count))],
+                temperature=TEMPERATURE,
+                max_tokens=5,
+            )
+        steps = max(len(s.tokens) for s in drawn)
+        assert counts == {"tokens": len(prompt.ids) + count * (steps - 1), "patches": len(prompt.pixels)}
 
 
 @pytest.mark.parametrize("temperature", [TEMPERATURE, 1.0, 2.5])

@@ -16,12 +16,15 @@ from pipeline.views import View
 
 TEXT, VIDEO = 0, 2  # transformers' mm_token_type_ids
 
+_MARKER = "QUESTION"  # stands for the user's text where a chat template is taken apart
+
 
 @dataclass(frozen=True)
 class Prompt:
     """One view and its text, ready for the model.
 
     ids, types: long [P]. positions: long [3, P], the M-RoPE positions. pixels: float32 [N, D]. grid: long [1, 3].
+    A text-only prompt, of a view without frames, has N = 0 and a grid of [0, 3].
     """
 
     ids: Tensor
@@ -52,7 +55,10 @@ class Family(Protocol):
     pad_id: int
 
     def heads(self, views: Sequence[View]) -> list[Prompt]:
-        """Prompts that end right after the video: what all questions about one view share."""
+        """Prompts that end right after the video: what all questions about one view share.
+
+        The prompt of a view without frames has no video: it ends where the question's text begins.
+        """
         ...
 
     def tail(self, question: str, options: Sequence[str]) -> Tensor:
@@ -64,7 +70,7 @@ class Family(Protocol):
         ...
 
     def encode(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
-        """Run the vision tower once for all prompts."""
+        """Run the vision tower once for all prompts that have a video; V = 0 for those that have none."""
         ...
 
     def hidden(self, model: Any, features: Sequence[VisionFeatures] | None, **inputs: Any) -> Any:
@@ -113,31 +119,62 @@ class Qwen3VL:
 
     def _split_template(self) -> tuple[str, str]:
         """The chat template's text before the video and behind the question, found with a marker as the question."""
-        marker = "QUESTION"
-        text = self.processor.apply_chat_template(
-            [
-                {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
-                {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": marker}]},
-            ],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        text = self._template([{"type": "video"}, {"type": "text", "text": _MARKER}])
         video = f"{self.processor.vision_start_token}{self.processor.video_token}{self.processor.vision_end_token}"
-        if text.count(video) != 1 or text.count(marker) != 1 or text.index(video) > text.index(marker):
+        if text.count(video) != 1 or text.count(_MARKER) != 1 or text.index(video) > text.index(_MARKER):
             raise UserError(
                 "the policy's chat template",
                 "expected one video placeholder, then the question's text",
                 "use the chat template that the model was published with",
             )
         before, rest = text.split(video)
-        between, after = rest.split(marker)
+        between, after = rest.split(_MARKER)
         self._between = between
         return before, after
 
-    def _tokens(self, text: str) -> Tensor:
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.long)
+    def _template(self, content: list[dict[str, str]]) -> str:
+        """The chat template's text around what the user says, up to where the response begins."""
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
+            {"role": "user", "content": content},
+        ]
+        text: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    def _tokens(self, text: str, literal: bool = False) -> Tensor:
+        """Token ids, long [n]; in literal text the name of a special token is letters like any other."""
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal).input_ids
+        return torch.tensor(ids, dtype=torch.long)
 
     def heads(self, views: Sequence[View]) -> list[Prompt]:
+        """See `Family.heads`.
+
+        Raises:
+            UserError: a view has no frames, and the chat template words the rest differently without a video.
+        """
+        shown = [v for v in views if len(v.frames)]
+        with_video = iter(self._video_heads(shown) if shown else [])
+        return [next(with_video) if len(v.frames) else self._text_head() for v in views]
+
+    def _text_head(self) -> Prompt:
+        """What stands before the question where there is no video: the template without one."""
+        text = self._before_video + self._between + _MARKER + self._after_video
+        if self._template([{"type": "text", "text": _MARKER}]) != text:
+            raise UserError(
+                "the policy's chat template",
+                "expected the same text around the question with and without a video",
+                "use the chat template that the model was published with",
+            )
+        ids = self._tokens(self._before_video)
+        return Prompt(
+            ids=ids,
+            types=torch.full_like(ids, TEXT),
+            positions=torch.arange(len(ids)).expand(3, -1),
+            pixels=torch.empty(0, 3 * self.temporal * self.processor.video_processor.patch_size**2),
+            grid=torch.empty(0, 3, dtype=torch.long),
+        )
+
+    def _video_heads(self, views: Sequence[View]) -> list[Prompt]:
         clips = [torch.from_numpy(v.frames).permute(0, 3, 1, 2).repeat_interleave(self.temporal, 0) for v in views]
         out = self.processor.video_processor(videos=clips, do_sample_frames=False, return_tensors="pt")
         grids = out["video_grid_thw"]
@@ -155,7 +192,9 @@ class Qwen3VL:
         return Prompt(ids, types, frame_positions(types, height, width), pixels, grid[None])
 
     def tail(self, question: str, options: Sequence[str]) -> Tensor:
-        return self._tokens(self._between + question_text(question, options) + self._after_video)
+        # A question that spells a vision token or the end of a turn must not become one.
+        asked = self._tokens(question_text(question, options), literal=True)
+        return torch.cat([self._tokens(self._between), asked, self._tokens(self._after_video)])
 
     def vision(self, model: Any) -> nn.Module:
         tower: nn.Module = model.model.visual
@@ -163,6 +202,14 @@ class Qwen3VL:
 
     def encode(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
         device = next(model.parameters()).device
+        vision = model.config.vision_config
+        nothing = torch.empty(0, vision.out_hidden_size, dtype=model.dtype, device=device)
+        blind = VisionFeatures(nothing, (nothing,) * len(vision.deepstack_visual_indexes))
+        shown = [p for p in prompts if len(p.grid)]
+        seen = iter(self._encode_videos(model, shown, device) if shown else [])
+        return [next(seen) if len(p.grid) else blind for p in prompts]
+
+    def _encode_videos(self, model: Any, prompts: Sequence[Prompt], device: torch.device) -> list[VisionFeatures]:
         pixels = torch.cat([p.pixels for p in prompts]).to(device)
         grids = torch.cat([p.grid for p in prompts]).to(device)
         out = model.model.get_video_features(pixels, grids, return_dict=True)
@@ -170,14 +217,14 @@ class Qwen3VL:
         return [VisionFeatures(a, tuple(b)) for a, b in zip(out.pooler_output, layers, strict=True)]
 
     def hidden(self, model: Any, features: Sequence[VisionFeatures] | None, **inputs: Any) -> Any:
-        if features is not None:
+        seen = [f for f in features or () if len(f.pooled)]
+        if seen:
             from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-            depth = len(features[0].deepstack)
             inputs["mm_encoder_outputs"] = {
                 "video": BaseModelOutputWithDeepstackFeatures(
-                    pooler_output=[f.pooled for f in features],
-                    deepstack_features=[[f.deepstack[k] for f in features] for k in range(depth)],
+                    pooler_output=[f.pooled for f in seen],
+                    deepstack_features=[[f.deepstack[k] for f in seen] for k in range(len(seen[0].deepstack))],
                 )
             }
         return model.model(**inputs)

@@ -2,19 +2,20 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.answerer import Request, Response
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, folder_fingerprint
-from pipeline.ledger import Request, Response
 from pipeline.views import View
 from trainer.families import Family, Prompt, VisionFeatures, extend, family_of
 from trainer.packing import Packed
-from trainer.rollout import Sampled, rollout, token_logprobs
+from trainer.rollout import Prefilled, Sampled, decode, prefill, token_logprobs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,13 +39,24 @@ class Policy:
         device: torch.device = next(self.model.parameters()).device
         return device
 
-    def prompts(self, views: Sequence[View], texts: Sequence[tuple[str, Sequence[str]]]) -> list[Prompt]:
-        """One prompt for each view and its (question, options)."""
+    def prompts(
+        self, views: Sequence[View], texts: Sequence[tuple[str, Sequence[str]]], *, blind: bool = False
+    ) -> list[Prompt]:
+        """One prompt for each view and its (question, options).
+
+        Args:
+            blind: views without frames are meant, and get text-only prompts.
+
+        Raises:
+            ValueError: a view has no frames and `blind` is not set: no video is ever left out by accident.
+        """
+        if not blind and any(len(v.frames) == 0 for v in views):
+            raise ValueError("a view has no frames")
         heads = self.family.heads(views)
         return [extend(h, self.family.tail(q, o)) for h, (q, o) in zip(heads, texts, strict=True)]
 
     def encode(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
-        """Vision features, one encoding a prompt."""
+        """Vision features, one encoding a prompt; none for a text-only one."""
         return self.family.encode(self.model, prompts)
 
     def text(self, sampled: Sampled) -> str:
@@ -72,22 +84,40 @@ class Policy:
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def answer(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[list[Response]]:
-        """Draw responses, one a seed of each request (the ledger's Answerer)."""
+    def prepare(self, requests: Sequence[Request]) -> list[Request]:
+        """Encode and prefill views once, for all draws that follow (the ledger's Answerer); no frames: text alone."""
+        if not requests:
+            return []
         views = [View(r.frames, r.times) for r in requests]
-        prompts = self.prompts(views, [(r.question, r.options) for r in requests])
+        prompts = self.prompts(views, [(r.question, r.options) for r in requests], blind=True)
         with torch.no_grad():
             features = self.encode(prompts)
-        sampled = rollout(
-            self.model,
-            self.family,
-            prompts,
-            features,
-            [r.seeds for r in requests],
-            temperature=temperature,
-            max_tokens=max_tokens,
-        )
-        return [[Response(self.text(s), len(s.tokens), float(s.logprobs.sum())) for s in group] for group in sampled]
+        ready = prefill(self.model, self.family, prompts, features)
+        return [replace(r, state=_Place(ready, row)) for row, r in enumerate(requests)]
+
+    def answer(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[list[Response]]:
+        """Draw responses, one a seed of each request (the ledger's Answerer)."""
+        if any(r.state is None for r in requests):
+            requests = self.prepare(requests)
+        out: list[list[Response]] = [[] for _ in requests]
+        batches: dict[int, list[int]] = {}
+        for i, request in enumerate(requests):
+            batches.setdefault(id(request.state.ready), []).append(i)
+        for members in batches.values():
+            rows, seeds = [requests[i].state.row for i in members], [requests[i].seeds for i in members]
+            ready = requests[members[0]].state.ready
+            drawn = decode(self.model, self.family, ready, rows, seeds, temperature=temperature, max_tokens=max_tokens)
+            for i, group in zip(members, drawn, strict=True):
+                out[i] = [Response(self.text(s), len(s.tokens), float(s.logprobs.sum())) for s in group]
+        return out
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a request's view lies among those that were prefilled together."""
+
+    ready: Prefilled
+    row: int
 
 
 def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") -> Policy:

@@ -3,6 +3,7 @@
 Legend of shapes: B prompts, L tokens of the longest prompt, N responses in all, T response tokens, V vocabulary.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,20 @@ def left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[Tensor, Tensor, Te
     return ids, mask, positions
 
 
+@dataclass(frozen=True)
+class Prefilled:
+    """What all responses to a batch of prompts share: the KV cache of every prompt, and where each one goes on.
+
+    cache: of B prompts, padded on the left. hidden: [B, H], the last state of each. mask: long [B, L].
+    following: long [B], the position of each first response token.
+    """
+
+    cache: DynamicCache
+    hidden: Tensor
+    mask: Tensor
+    following: Tensor
+
+
 @torch.no_grad()
 def rollout(
     model: Any,
@@ -90,20 +105,24 @@ def rollout(
     max_tokens: int,
     choose: Choose | None = None,
 ) -> list[list[Sampled]]:
-    """Sample responses for a batch of prompts.
+    """Sample responses for a batch of prompts: one `prefill`, then `decode`.
 
     Args:
         prompts: B prompts of any lengths. features: their vision features.
-        seeds: one list a prompt, one seed a response; the lists may differ in length.
-        temperature: 0 takes the most probable token.
-        max_tokens: a response without an end token is cut here.
-        choose: replaces the seeded choice (tests use it to share a generator with `generate`).
+        seeds, temperature, max_tokens, choose: see `decode`.
 
     Returns:
         For each prompt its responses, in the order of its seeds.
     """
+    ready = prefill(model, family, prompts, features)
+    rows = range(len(prompts))
+    return decode(model, family, ready, rows, seeds, temperature=temperature, max_tokens=max_tokens, choose=choose)
+
+
+@torch.no_grad()
+def prefill(model: Any, family: Family, prompts: Sequence[Prompt], features: Sequence[VisionFeatures]) -> Prefilled:
+    """Run a batch of prompts through the model once."""
     device = next(model.parameters()).device
-    # 1) One prefill for all prompts.
     ids, mask, positions = (t.to(device) for t in left_pad(prompts, family.pad_id))
     cache = DynamicCache(config=model.config.get_text_config())
     out = family.hidden(
@@ -115,15 +134,43 @@ def rollout(
         past_key_values=cache,
         use_cache=True,
     )
-    # 2) Repeat each prompt's cache for its responses.
+    following = torch.tensor([p.next_position for p in prompts], device=device)
+    return Prefilled(cache, out.last_hidden_state[:, -1], mask, following)
+
+
+@torch.no_grad()
+def decode(
+    model: Any,
+    family: Family,
+    ready: Prefilled,
+    rows: Sequence[int],
+    seeds: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    max_tokens: int,
+    choose: Choose | None = None,
+) -> list[list[Sampled]]:
+    """Sample responses behind prompts that were prefilled; they stay as they are for the next call.
+
+    Args:
+        rows: which of the prompts. seeds: one list a row, one seed a response; the lists may differ in length.
+        temperature: 0 takes the most probable token.
+        max_tokens: a response without an end token is cut here.
+        choose: replaces the seeded choice (tests use it to share a generator with `generate`).
+
+    Returns:
+        For each row its responses, in the order of its seeds.
+    """
+    # 1) Repeat each prompt's cache for its responses.
     flat = [s for group in seeds for s in group]
-    owner = torch.arange(len(prompts), device=device).repeat_interleave(
-        torch.tensor([len(g) for g in seeds], device=device)
-    )
-    cache.batch_select_indices(owner)
-    hidden, mask = out.last_hidden_state[owner, -1], mask[owner]
-    following = torch.tensor([p.next_position for p in prompts], device=device)[owner]
-    # 3) Decode with explicit positions: the model's own inference of them goes wrong silently.
+    if not flat:
+        return [[] for _ in seeds]
+    device = ready.hidden.device
+    repeats = [row for row, group in zip(rows, seeds, strict=True) for _ in group]
+    owner = torch.tensor(repeats, dtype=torch.long, device=device)
+    cache = _repeated(ready.cache, owner)
+    hidden, mask, following = ready.hidden[owner], ready.mask[owner], ready.following[owner]
+    # 2) Decode with explicit positions: the model's own inference of them goes wrong silently.
     draws = uniforms(flat, max_tokens)
     pick = choose or (lambda p, t: inverse_cdf(p, draws[:, t]))
     tokens: list[Tensor] = []
@@ -149,6 +196,14 @@ def rollout(
         )
         hidden = out.last_hidden_state[:, -1]
     return _by_prompt(torch.stack(tokens, 1).cpu(), torch.stack(logprobs, 1).cpu(), seeds, family.eos_id)
+
+
+def _repeated(cache: DynamicCache, owner: Tensor) -> DynamicCache:
+    """A cache whose row n is row owner[n] of another, which keeps its own."""
+    out = copy.copy(cache)
+    out.layers = [copy.copy(layer) for layer in cache.layers]
+    out.batch_select_indices(owner)
+    return out
 
 
 def _by_prompt(tokens: Tensor, logprobs: Tensor, seeds: Sequence[Sequence[int]], eos_id: int) -> list[list[Sampled]]:
