@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 TASKS = ("choice", "grounding", "grounded_choice", "number", "open")
 """What a sample asks for: an option, a span, an option and a span, a number, or free text."""
@@ -123,36 +123,57 @@ VARIANTS = pa.schema(
 ROLLOUTS = pa.schema(
     [
         _field("sample_id", pa.string(), "the sample"),
-        _field("variant", pa.int32(), "the view that the policy saw"),
+        _field("variant", pa.int32(), "the view that the policy saw; -1: no frame at all (blind), -2: one frame"),
         _field("draw", pa.int32(), "0, 1, ... K-1"),
         _field("policy", pa.string(), "fingerprint of the policy"),
+        _field("seed", pa.int64(), "seed that drew it"),
         _field("text", pa.string(), "the response"),
         _field("tokens", pa.int32(), "its length in tokens"),
-        _field("logprob", pa.float64(), "sum of the log-probabilities of its tokens"),
-        _field("accuracy", pa.float64(), "reward part: right answer, 0..1; null where the task has none"),
+        _field("logprob", pa.float64(), "sum of the log-probabilities of its tokens; null when an endpoint gives none"),
+        _field("accuracy", pa.float64(), "reward part: 1 for the right answer, else 0; null where the task has none"),
+        _field("credit", pa.float64(), "reward part: partial credit, 0..1 (number: MRA, open: ROUGE-L); else null"),
         _field("iou", pa.float64(), "reward part: temporal IoU, 0..1; null where the task has none"),
+        _field("boundary_iou", pa.float64(), "reward part: IoU weighted by boundary distances, 0..1; else null"),
         _field("format", pa.float64(), "reward part: 1 when the response keeps the format"),
-        _field(
-            "reward", pa.float64(), "accuracy and IoU by the task's rule, 0..1, without format: variance is taken of it"
-        ),
         _field("parse_error", pa.string(), "why the answer could not be read; empty when it could"),
         FINGERPRINT,
     ]
 )
+
+STATISTICS = [
+    _field("policy", pa.string(), "fingerprint of the policy that was measured"),
+    _field("draws", pa.int32(), "rollouts on views that the statistics stand on"),
+    _field("reward_mean", pa.float64(), "mean reward (accuracy and IoU, without format) over the draws"),
+    _field("reward_low", pa.float64(), "lower end of its 95 % interval (Wilson)"),
+    _field("reward_high", pa.float64(), "upper end of its 95 % interval (Wilson)"),
+    _field("reward_var", pa.float64(), "population variance of the reward over the draws"),
+    _field("between_share", pa.float64(), "share of that variance between views; null when one view was seen"),
+    _field("format_rate", pa.float64(), "share of draws in the right format"),
+    _field("blind_draws", pa.int32(), "rollouts without any frame"),
+    _field("blind_mean", pa.float64(), "their mean reward; null without them"),
+    _field("one_frame_draws", pa.int32(), "rollouts with one frame"),
+    _field("one_frame_mean", pa.float64(), "their mean reward; null without them"),
+    _field("weight", pa.float64(), "how often the trainer draws the sample, relative to the others; 1 when cut"),
+]
 
 CURATED = pa.schema(
     [
         *[f for f in SAMPLES if f.name not in ("origin", "fingerprint")],
         _field("variants", pa.list_(pa.struct(VARIANT_FIELDS)), "the M views, anchor first"),
         _field("frames_fingerprint", pa.string(), "fingerprint of the cached frames that the views index"),
-        _field("policy", pa.string(), "fingerprint of the policy that was measured"),
-        _field("draws", pa.int32(), "rollouts that the statistics stand on"),
-        _field("reward_mean", pa.float64(), "mean reward (accuracy or IoU) over the draws"),
-        _field("reward_var", pa.float64(), "population variance of the reward over the draws"),
-        _field("format_rate", pa.float64(), "share of draws in the right format"),
+        *STATISTICS,
         FINGERPRINT,
     ]
 )
+
+VERDICTS = pa.schema(
+    [
+        *[SAMPLES.field(name) for name in ("sample_id", "source", "dataset", "split", "video_id", "task")],
+        _field("reason", pa.string(), "why the sample was left out; empty: kept"),
+        *[f.with_nullable(True) for f in STATISTICS],
+    ]
+)
+"""One row for every sample of the pool that a tag was selected from; statistics are null where nothing was drawn."""
 
 OVERLAPS = pa.schema(
     [

@@ -19,10 +19,10 @@ MAY_IMPORT = {
 }
 
 LANCE = {"lance"}
-LANCE_OWNERS = {"pipeline/store.py"}
+LANCE_OWNERS = "pipeline/store/"  # only files in this folder
 
 VECTOR_SEARCH = {"faiss"}
-VECTOR_SEARCH_OWNERS = {"pipeline/search.py"}
+VECTOR_SEARCH_OWNERS = {"pipeline/search/index.py", "pipeline/search/clusters.py"}
 
 DECODERS = {"decord", "av", "torchcodec", "cv2", "imageio", "moviepy"}
 DECODER_OWNERS = "pipeline/decode/"  # only files in this folder
@@ -136,10 +136,12 @@ def test_imports_go_one_way() -> None:
 
 
 def test_one_module_imports_lance() -> None:
-    assert {name_of(file) for file in sources() if roots(tree_of(file)) & LANCE} == LANCE_OWNERS
+    owners = {name_of(file) for file in sources() if roots(tree_of(file)) & LANCE}
+    assert owners
+    assert not {name for name in owners if not name.startswith(LANCE_OWNERS)}
 
 
-def test_one_module_imports_faiss() -> None:
+def test_one_package_imports_faiss() -> None:
     assert {name_of(file) for file in sources() if roots(tree_of(file)) & VECTOR_SEARCH} == VECTOR_SEARCH_OWNERS
 
 

@@ -1,33 +1,30 @@
 """A store: a folder of Lance tables with declared schemas, one committing process, atomic commits.
 
-The only module that imports lance. Every write is one commit: it is wholly there or not at all, also after kill -9.
+Every write is one commit: it is wholly there or not at all, also after kill -9.
 """
 
 import datetime
 import fcntl
-import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lance
-import numpy as np
 import polars as pl
 import pyarrow as pa
-from lance.file import LanceFileReader
 from lance.fragment import FragmentMetadata
 
 from pipeline.errors import UserError
-from pipeline.schemas import CURATED, KEYS, STORE_VERSION, TABLES
+from pipeline.schemas import CURATED, KEYS, STORE_VERSION, TABLES, VERDICTS
 from pipeline.stage import Key, key_filters
-from pipeline.stage import literal as literal
+from pipeline.store import history
+from pipeline.store.files import FORMAT, exists, opened, read, room, typed
+from pipeline.store.snapshot import Snapshot
+from pipeline.store.tagged import Tagged
 
-_FORMAT: Any = "2.2"  # Lance storage version: the newest stable one; large_binary without compression needs >= 2.1
-_PIXEL_BATCH = 64  # rows of a scan that holds pixels; Lance's default of 8192 would be more than a gigabyte
 _WRITE_CACHE = 1 << 20  # bytes that wait for their page; with Lance's default, memory grows with what is written
 _LARGE = ("frames", "frame_embeddings")  # written in large pieces: rewriting them would cost more than it saves
 _FRAGMENTS = 64  # a table of small rows in more pieces than this is compacted
@@ -75,7 +72,7 @@ class Store:
         """Hold the store's lock; may be nested. The system releases it when the process dies, however it dies.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or the disk is full.
         """
         place = str(self.path.resolve())
         descriptor, holders = _locks.get(place, (-1, 0))
@@ -90,7 +87,8 @@ class Store:
                 ) from None
         _locks[place] = (descriptor, holders + 1)
         try:
-            yield
+            with room(self.path):
+                yield
         finally:
             descriptor, holders = _locks.pop(place)
             if holders > 1:
@@ -110,25 +108,25 @@ class Store:
 
     def table(self, name: str, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
         """Rows of a table; empty, with its types, when it is not there yet. `filter` is SQL."""
-        dataset = _open(self.table_path(name))
+        dataset = opened(self.table_path(name))
         names = TABLES[name].names if columns is None else columns
         if dataset is None:
             return TABLES[name].empty_table().select(names)
-        return _read(dataset, names, filter)
+        return read(dataset, names, filter)
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table as a polars LazyFrame; filters and columns are pushed into Lance."""
         path = self.table_path(name)
-        if not _exists(path):
+        if not exists(path):
             return pl.LazyFrame(pl.from_arrow(TABLES[name].empty_table()))
         return pl.scan_lance(path)
 
     def count(self, name: str, filter: str | None = None) -> int:
         """Number of rows, of those that satisfy the SQL filter."""
-        dataset = _open(self.table_path(name))
+        dataset = opened(self.table_path(name))
         return 0 if dataset is None else int(dataset.count_rows(filter))
 
-    def snapshot(self, name: str) -> "Snapshot":
+    def snapshot(self, name: str) -> Snapshot:
         """The table as it is now; later commits do not change what a snapshot reads."""
         return Snapshot(self.table_path(name), TABLES[name])
 
@@ -140,10 +138,10 @@ class Store:
             UserError: another process is writing.
         """
         path = self.table_path(name)
-        rows = _typed(rows, TABLES[name])
+        rows = typed(rows, TABLES[name])
         with self.writing():
-            mode = "append" if _exists(path) else "create"
-            lance.write_dataset(rows, str(path), mode=mode, data_storage_version=_FORMAT)
+            mode = "append" if exists(path) else "create"
+            lance.write_dataset(rows, str(path), mode=mode, data_storage_version=FORMAT)
 
     def commit_fragments(self, name: str, fragments: Sequence[str]) -> None:
         """Make the rows that `write_fragments` wrote visible, in the order given, in one atomic commit.
@@ -155,9 +153,9 @@ class Store:
         path = self.table_path(name)
         new = [FragmentMetadata.from_json(text) for text in fragments]
         with self.writing():
-            if not _exists(path):
+            if not exists(path):
                 self.append(name, TABLES[name].empty_table())
-            dataset = _open(path)
+            dataset = opened(path)
             there = [fragment.metadata for fragment in dataset.get_fragments()]
             files = [file.path for about in (*there, *new) for file in about.files]
             if len(set(files)) != len(files):
@@ -167,7 +165,7 @@ class Store:
     def delete(self, name: str, filter: str) -> None:
         """Remove the rows that satisfy the SQL filter, in one atomic commit."""
         with self.writing():
-            dataset = _open(self.table_path(name))
+            dataset = opened(self.table_path(name))
             if dataset is not None and dataset.count_rows(filter):
                 dataset.delete(filter)
 
@@ -190,7 +188,7 @@ class Store:
         """
         path = self.table_path(name)
         with self.writing():
-            dataset = _open(path)
+            dataset = opened(path)
             if dataset is None:
                 return
             if name not in _LARGE and len(dataset.get_fragments()) > _FRAGMENTS:
@@ -209,14 +207,12 @@ class Store:
         Raises:
             UserError: the name cannot be a folder's.
         """
-        if not _NAME.fullmatch(name):
-            raise UserError(f"name {name!r}", "letters, digits, dots, dashes and underscores", "choose another name")
-        return self.path / "curated" / name
+        return self._named("curated", name)
 
     def curated_names(self) -> list[str]:
         """Names of the curated datasets, sorted."""
         folder = self.path / "curated"
-        return sorted(p.name for p in folder.iterdir() if _exists(p)) if folder.is_dir() else []
+        return sorted(p.name for p in folder.iterdir() if exists(p)) if folder.is_dir() else []
 
     def curated(self, name: str, tag: str | None = None) -> pa.Table:
         """A curated dataset, ordered by sample_id: its newest version, or a tagged one.
@@ -224,39 +220,44 @@ class Store:
         Raises:
             UserError: there is no such dataset or no such tag.
         """
-        dataset = self._curated(name)
-        if tag is not None:
-            tags = sorted(dataset.tags.list())
-            if tag not in tags:
-                raise UserError(
-                    f"tag {tag!r} of {name!r}", f"known tags: {', '.join(tags) or 'none'}", "name one of them"
-                )
-            dataset = dataset.checkout_version(tag)
-        return dataset.to_table().sort_by("sample_id")
+        return self._curated(name).table(tag)
+
+    def verdicts(self, name: str, tag: str | None = None) -> pa.Table:
+        """What became of each sample of the pool that a curated dataset was selected from, ordered by sample_id.
+
+        Raises:
+            UserError: there is no such dataset or no such tag.
+        """
+        self._curated(name)
+        return self._verdicts(name).table(tag)
+
+    def facts(self, name: str, tag: str | None = None) -> dict[str, str]:
+        """How a curated dataset was selected, in the selection's own words (see pipeline.curate).
+
+        Raises:
+            UserError: there is no such dataset or no such tag.
+        """
+        return self._curated(name).facts(tag)
 
     def curated_tags(self, name: str) -> dict[str, int]:
         """{tag: version} of a curated dataset; empty when there is none."""
-        dataset = _open(self.curated_path(name))
-        return {} if dataset is None else {tag: int(about["version"]) for tag, about in dataset.tags.list().items()}
+        return Tagged(self.curated_path(name), CURATED).tags()
 
-    def scan_curated(self, name: str) -> pl.LazyFrame:
-        """The newest version of a curated dataset as a polars LazyFrame.
+    def scan_curated(self, name: str, tag: str | None = None) -> pl.LazyFrame:
+        """A version of a curated dataset as a polars LazyFrame.
 
         Raises:
-            UserError: there is no such dataset.
+            UserError: there is no such dataset or no such tag.
         """
-        self._curated(name)
-        return pl.scan_lance(self.curated_path(name))
+        return self._curated(name).scan(tag)
 
-    def curated_metadata(self, name: str) -> dict[str, str]:
-        """What `write_curated` was given to remember about the newest version."""
-        dataset = _open(self.curated_path(name))
-        return {} if dataset is None else dict(dataset.metadata)
-
-    def write_curated(self, name: str, rows: pa.Table, tag: str, metadata: dict[str, str]) -> int:
+    def write_curated(self, name: str, rows: pa.Table, verdicts: pa.Table, tag: str, facts: dict[str, str]) -> int:
         """Make `rows` the whole content of a curated dataset, in one atomic commit, and tag that version.
 
         Older versions stay readable by their tags. Nothing is written when the newest version holds the same already.
+
+        Args:
+            rows: schema CURATED. verdicts: schema VERDICTS, written first. facts: what to remember about the tag.
 
         Returns:
             the version that the tag names.
@@ -264,80 +265,38 @@ class Store:
         Raises:
             UserError: the tag names other rows: what was published under a tag does not change.
         """
-        path = self.curated_path(name)
-        rows = _typed(rows, CURATED)
+        curated = Tagged(self.curated_path(name), CURATED)
         with self.writing():
-            dataset = _open(path)
-            if dataset is not None and tag in dataset.tags.list():
-                tagged = dataset.checkout_version(tag).to_table().sort_by("sample_id")
-                if not tagged.equals(rows.sort_by("sample_id")):
-                    raise UserError(f"tag {tag!r} of {name!r}", "it names other samples", "choose another --tag")
-            if dataset is None:
-                path.mkdir(parents=True, exist_ok=True)
-                dataset = lance.write_dataset(rows, str(path), mode="create", data_storage_version=_FORMAT)
-            elif not dataset.to_table().sort_by("sample_id").equals(rows.sort_by("sample_id")):
-                merge = dataset.merge_insert("sample_id").when_matched_update_all().when_not_matched_insert_all()
-                merge.when_not_matched_by_source_delete().execute(rows)
-            dataset = _open(path)
-            if dict(dataset.metadata) != metadata:
-                dataset.update_metadata(metadata, replace=True)
-                dataset = _open(path)
-            if tag not in dataset.tags.list():
-                dataset.tags.create(tag, dataset.version)
-            return int(dataset.tags.list()[tag]["version"])
+            curated.refuse_change(rows, tag)
+            about = self._verdicts(name)
+            if tag not in curated.tags():
+                about.forget(tag)  # of a selection that was stopped before its dataset was there
+            about.write(verdicts, tag, facts)
+            return curated.write(rows, tag, facts)
 
-    def _curated(self, name: str) -> Any:
-        dataset = _open(self.curated_path(name))
-        if dataset is None:
+    def remember(self, command: str) -> None:
+        """Note a command that wrote to this store, for the cards of its datasets."""
+        with room(self.path):
+            history.remember(self.path, command)
+
+    def commands(self) -> list[str]:
+        """The commands that wrote to this store, oldest first."""
+        return history.commands(self.path)
+
+    def _curated(self, name: str) -> Tagged:
+        found = Tagged(self.curated_path(name), CURATED)
+        if not exists(found.path):
             known = ", ".join(self.curated_names()) or "none yet"
             raise UserError(f"curated dataset {name!r}", f"the store has {known}", f"strive-data select --name {name}")
-        return dataset
-
-
-class Snapshot:
-    """One version of a table, for many small reads by position. Safe to read from several threads."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._path, self._schema = path, schema
-        self._dataset = _open(path)
-        self.count: int = 0 if self._dataset is None else int(self._dataset.count_rows())
-
-    def columns(self, columns: list[str], filter: str | None = None) -> pa.Table:
-        """All rows of some columns, in scan order."""
-        if self._dataset is None:
-            return self._schema.empty_table().select(columns)
-        return _read(self._dataset, columns, filter)
-
-    def addresses(self) -> np.ndarray:
-        """uint64 [n]: where each row lies, in scan order: number of its fragment times 2^32, plus row within it."""
-        if self._dataset is None:
-            return np.zeros(0, np.uint64)
-        found: np.ndarray = self._dataset.scanner(columns=[], with_row_address=True).to_table()["_rowaddr"].to_numpy()
         return found
 
-    def pages(self, fragment: int, column: str) -> tuple[Path, list[list[tuple[int, int]]], int]:
-        """The data file of a fragment, (position, size) of each buffer of each page of a flat column, and its rows."""
-        found = self._dataset.get_fragment(fragment)
-        path = self._path / "data" / found.data_files()[0].path  # our tables have one a fragment
-        about = LanceFileReader(str(path)).metadata()
-        pages = about.columns[about.schema.names.index(column)].pages
-        return path, [[(b.position, b.size) for b in page.buffers] for page in pages], found.physical_rows
+    def _verdicts(self, name: str) -> Tagged:
+        return Tagged(self._named("verdicts", name), VERDICTS)
 
-    def take(self, offsets: Sequence[int], columns: list[str]) -> pa.Table:
-        """Rows by position in scan order.
-
-        Raises:
-            ValueError: offsets do not ascend or repeat (Lance copies such rows byte by byte).
-            IndexError: an offset is outside the table.
-        """
-        wanted = [int(offset) for offset in offsets]
-        if any(a >= b for a, b in itertools.pairwise(wanted)):
-            raise ValueError("offsets must ascend and not repeat")
-        if wanted and not (wanted[0] >= 0 and wanted[-1] < self.count):
-            raise IndexError(f"rows {wanted[0]}..{wanted[-1]} of a table of {self.count}")
-        if not wanted:
-            return self._schema.empty_table().select(columns)
-        return self._dataset.take(wanted, columns=columns)
+    def _named(self, kind: str, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"name {name!r}", "letters, digits, dots, dashes and underscores", "choose another name")
+        return self.path / kind / name
 
 
 def write_fragments(store_path: str | Path, name: str, parts: Iterable[pa.Table]) -> tuple[str, ...]:
@@ -347,45 +306,23 @@ def write_fragments(store_path: str | Path, name: str, parts: Iterable[pa.Table]
 
     Returns:
         a description of each file, in the order of its rows.
+
+    Raises:
+        UserError: the disk is full.
     """
     path, schema = Store(store_path).table_path(name), TABLES[name]
-    batches = (batch for part in parts for batch in _typed(part, schema).to_batches())
-    found = lance.fragment.write_fragments(
-        pa.RecordBatchReader.from_batches(schema, batches),
-        str(path),
-        mode="append" if _exists(path) else "create",
-        data_storage_version=_FORMAT,
-        data_cache_bytes=_WRITE_CACHE,
-    )
+    batches = (batch for part in parts for batch in typed(part, schema).to_batches())
+    with room(Path(store_path)):
+        found = lance.fragment.write_fragments(
+            pa.RecordBatchReader.from_batches(schema, batches),
+            str(path),
+            mode="append" if exists(path) else "create",
+            data_storage_version=FORMAT,
+            data_cache_bytes=_WRITE_CACHE,
+        )
     return tuple(json.dumps(fragment.to_json()) for fragment in found)
 
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder; 0 when it does not exist."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-
-
-def _exists(path: Path) -> bool:
-    # A kill during the first commit leaves data files without a version: such a table is not there yet.
-    versions = path / "_versions"
-    return versions.is_dir() and any(p.suffix == ".manifest" for p in versions.iterdir())
-
-
-def _open(path: Path) -> Any:
-    return lance.dataset(str(path)) if _exists(path) else None
-
-
-def _read(dataset: Any, columns: list[str], filter: str | None) -> pa.Table:
-    if "pixels" not in columns:
-        return dataset.to_table(columns=columns, filter=filter)
-    scanner = dataset.scanner(
-        columns=columns, filter=filter, batch_size=_PIXEL_BATCH, batch_readahead=2, io_buffer_size=64 << 20
-    )
-    return scanner.to_table()
-
-
-def _typed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    missing = set(schema.names) - set(rows.column_names)
-    if missing:
-        raise ValueError(f"columns {sorted(missing)} are missing")
-    return rows.select(schema.names).cast(schema)

@@ -1,0 +1,100 @@
+"""A dataset that is replaced as a whole and keeps what it was under tags."""
+
+from pathlib import Path
+from typing import Any
+
+import lance
+import polars as pl
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.store.files import FORMAT, opened, typed
+
+_KEY = "sample_id"
+
+
+class Tagged:
+    """A Lance dataset of one row a sample, in `path`. The caller holds the store's lock while it writes."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+
+    def tags(self) -> dict[str, int]:
+        """{tag: version}; empty when nothing is there."""
+        dataset = opened(self.path)
+        return {} if dataset is None else {tag: int(about["version"]) for tag, about in dataset.tags.list().items()}
+
+    def table(self, tag: str | None = None) -> pa.Table:
+        """All rows of the newest version, or of a tagged one, ordered by sample_id.
+
+        Raises:
+            UserError: no such tag.
+        """
+        return self._version(tag).to_table().sort_by(_KEY)
+
+    def scan(self, tag: str | None = None) -> pl.LazyFrame:
+        """The newest version, or a tagged one, as a polars LazyFrame. Raises UserError: no such tag."""
+        return pl.scan_lance(self.path, version=self._version(tag).version)
+
+    def facts(self, tag: str | None = None) -> dict[str, str]:
+        """What `write` was given to remember about a version. Raises UserError: no such tag."""
+        return dict(self._version(tag).metadata)
+
+    def forget(self, tag: str) -> None:
+        """Take a tag away; its rows may go with the next tidying."""
+        dataset = opened(self.path)
+        if dataset is not None and tag in dataset.tags.list():
+            dataset.tags.delete(tag)
+
+    def refuse_change(self, rows: pa.Table, tag: str) -> None:
+        """Raises UserError when the tag names other rows: what was published under a tag does not change."""
+        dataset = opened(self.path)
+        if dataset is None or tag not in dataset.tags.list():
+            return
+        if not _same(dataset.checkout_version(tag), typed(rows, self.schema)):
+            raise UserError(f"tag {tag!r} of {self.path.name!r}", "it names other samples", "choose another --tag")
+
+    def write(self, rows: pa.Table, tag: str, facts: dict[str, str]) -> int:
+        """Make `rows` the whole content, in one atomic commit, and tag that version unless the tag is there.
+
+        Returns:
+            the version that the tag names.
+        """
+        rows = typed(rows, self.schema)
+        dataset = opened(self.path)
+        if dataset is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lance.write_dataset(rows, str(self.path), mode="create", data_storage_version=FORMAT)
+        elif not _same(dataset, rows):
+            merge = dataset.merge_insert(_KEY).when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete().execute(rows)
+        dataset = opened(self.path)
+        if tag not in dataset.tags.list():
+            if dict(dataset.metadata) != facts:
+                dataset.update_metadata(facts, replace=True)
+                dataset = opened(self.path)
+            dataset.tags.create(tag, dataset.version)
+        return int(dataset.tags.list()[tag]["version"])
+
+    def _version(self, tag: str | None) -> Any:
+        dataset = opened(self.path)
+        if dataset is None:
+            raise UserError(f"{self.path}", "nothing was written there", "strive-data select")
+        if tag is None:
+            return dataset
+        known = sorted(dataset.tags.list())
+        if tag not in known:
+            raise UserError(
+                f"tag {tag!r} of {self.path.name!r}", f"known tags: {', '.join(known) or 'none'}", "name one of them"
+            )
+        return dataset.checkout_version(tag)
+
+
+def _same(dataset: Any, rows: pa.Table) -> bool:
+    """Whether a version holds exactly these rows, in whatever order."""
+    if dataset.count_rows() != rows.num_rows:
+        return False
+    # A fingerprint stands for the whole row.
+    columns = [_KEY, "fingerprint"] if "fingerprint" in rows.column_names else rows.column_names
+    there: bool = dataset.to_table(columns=columns).sort_by(_KEY).equals(rows.select(columns).sort_by(_KEY))
+    return there
