@@ -1,290 +1,281 @@
-"""Variance-aware selection: keep the samples on which repeated answers differ, as a tagged and documented dataset."""
+"""Selection: keep the samples that have something to teach one policy, as a tagged and documented dataset."""
 
-import os
-import re
+import datetime
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 
-from pipeline import overlaps, runner, schemas
-from pipeline.card import render
+from pipeline import assembly, drawing, overlaps, schemas, verdicts
+from pipeline.diversity import binds, choose, video_vectors, weights
+from pipeline.drawing import Asker, Stop
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
 from pipeline.framereader import FrameReader
-from pipeline.groups import is_dead, population_variance
-from pipeline.ledger import Answerer, DrawRollouts
-from pipeline.runner import Progress, Report
+from pipeline.plan import Plan, SelectReport
+from pipeline.runner import Report
 from pipeline.store import Store, literal
+from pipeline.verdicts import Rule
 
-VERSION = 1
-MAX_BINARY_VARIANCE = 0.25
-IOU_SHARE = 0.1
-"""Threshold of graded tasks as a share of the binary one: IoU spreads less, 0.1 of variance would reject nearly all."""
-
-EPSILON = 1e-9  # 8 draws with 1 right have 0.109375, but sums of other counts may end a bit below their true value
-BINARY_TASKS = ("choice", "number", "open")
-REASONS = ("all wrong", "all right", "below threshold", "no frames", "no variants", "no rollouts")
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass
-class SelectReport:
-    """What a selection came to, in samples. `per_task` has pool, kept and every reason for each task.
-
-    `rule` holds the threshold in force for each task, None with no filter; `rollouts` is the ledger's report.
-    """
-
-    name: str
-    tag: str
-    version: int
-    path: str
-    card: str
-    pool: int
-    kept: int
-    dropped: dict[str, int]
-    per_task: dict[str, dict[str, int]]
-    rule: dict[str, float] | None
-    draws: int
-    policy: str
-    reward_mean: float
-    reward_var: float
-    rollouts: Report = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "rollouts": self.rollouts.as_dict()}
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Statistics of a sample's rewards over its draws; `dead` is max == min."""
-
-    mean: float
-    variance: float
-    dead: bool
-    format_rate: float
-
-
-def thresholds(min_var: float) -> dict[str, float]:
-    """The least variance by task: `min_var` for binary rewards, a tenth of it for IoU.
-
-    Raises:
-        UserError: outside 0..0.25, which is all that a binary reward can reach.
-    """
-    if not 0.0 <= min_var <= MAX_BINARY_VARIANCE:
-        raise UserError(
-            f"--min-var {min_var}",
-            f"the variance of a binary reward lies in 0..{MAX_BINARY_VARIANCE}",
-            "strive-data select --min-var 0.1",
-        )
-    return {task: min_var if task in BINARY_TASKS else min_var * IOU_SHARE for task in schemas.TASKS}
-
-
-def rule_text(rule: Mapping[str, float] | None) -> str:
-    """The rule in force, in one line."""
-    if rule is None:
-        return "no filter: every sample with rollouts is kept"
-    binary, graded = rule["choice"], rule["grounding"]
-    return (
-        f"variance of the reward >= {binary:g} ({', '.join(BINARY_TASKS)}), >= {graded:g} (grounding, grounded_choice)"
-    )
-
-
-def spread(rewards: Sequence[float], formats: Sequence[float]) -> Spread:
-    """Statistics of one sample's draws: rewards in 0..1 and the format part, which never enters the variance."""
-    mean = sum(rewards) / len(rewards)
-    return Spread(mean, population_variance(rewards), is_dead(rewards), sum(formats) / len(formats))
-
-
-def verdict(stats: Spread, threshold: float | None) -> str:
-    """Why a sample is dropped; "" when it is kept. A threshold of 0 or None keeps all, any other drops the dead."""
-    if not threshold or (stats.variance >= threshold - EPSILON and not stats.dead):
-        return ""
-    if stats.dead and stats.mean in (0.0, 1.0):
-        return "all right" if stats.mean else "all wrong"
-    return "below threshold"
+VERSION = 2
+NO_FRAMES, NO_VARIANTS, NO_ROLLOUTS = "no frames", "no variants", "no rollouts"
+_POOL = ["sample_id", "source", "dataset", "split", "video_id", "task"]
 
 
 def select(
     store: Store,
-    name: str = "default",
-    min_var: float | None = 0.1,
+    plan: Plan,
+    rule: Rule,
+    asker: Asker,
     *,
-    load_policy: Callable[[str], Answerer],
-    policy_fingerprint: str,
     policy_name: str = "",
-    tag: str | None = None,
-    source: str | None = None,
-    split: str | None = None,
-    exclude: Sequence[str] = (),
-    draws: int = 8,
-    temperature: float = 1.0,
-    max_tokens: int = 256,
-    seed: int = 0,
     command: str = "",
-    workers: int = 0,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    retry_quarantined: bool = False,
+    commands: Sequence[str] = (),
 ) -> SelectReport:
-    """Fill the missing rollouts on the anchor view, filter by their variance, write and tag the curated dataset.
+    """Draw the rollouts that verdicts still need, judge every sample, write and tag the curated dataset and its card.
+
+    With a ledger that holds the draws already nobody is asked: thresholds change for free.
 
     Args:
-        name: of the curated dataset.
-        min_var: least population variance of a binary reward, 0..0.25; see `thresholds`. None: no filter.
-        load_policy, policy_fingerprint: the policy that answers; see ledger.DrawRollouts.
-        policy_name: what the card calls it.
-        tag: of this version; by default one that follows from the dataset's content.
-        source, split: only samples of this source or split.
-        exclude: "leaks", "duplicates" or both: leave out what those commands found, before the policy is asked.
-        draws, temperature, max_tokens, seed: of the rollouts.
-        command: what the user typed, for the card.
-        workers, device, progress, retry_quarantined: of the runner.
+        policy_name: what the card calls the policy. command: what the user typed; commands: what was typed before.
 
     Raises:
-        UserError: a bad parameter, no sample in the pool, no sample kept, or nobody looked for what is to be excluded.
+        UserError: no sample in the pool, no sample kept, nobody looked for what is to be excluded, a budget is set and
+            embeddings are missing, or nobody is to be asked blind though that is bounded.
     """
-    rule = None if min_var is None else thresholds(min_var)
-    path = store.curated_path(name)
-    if tag is not None and not _TAG.fullmatch(tag):
-        raise UserError(f"--tag {tag}", "letters, digits, dots, dashes and underscores", "choose another tag")
-    only = _filter(source, split)
-    columns = [f.name for f in schemas.SAMPLES if f.name != "origin"]
-    pool = store.table("samples", columns, only).sort_by("sample_id").to_pylist()
-    if not pool:
-        known = sorted({(r["source"], r["split"]) for r in store.table("samples", ["source", "split"]).to_pylist()})
-        listed = ", ".join(f"{a}/{b}" for a, b in known) or "none"
-        asked = f"source {source or '(any)'}, split {split or '(any)'}"
-        raise UserError(asked, f"no sample matches; the store has source/split {listed}", "strive-data status")
-    excluded = overlaps.excluded(store, exclude, pool) if exclude else {}
-    if excluded:  # their rollouts would be drawn in vain
-        ids = ", ".join(literal(key) for key in sorted(excluded))
-        only = f"({only or 'true'}) AND sample_id NOT IN ({ids})"
-    stage = DrawRollouts(
-        load_policy, policy_fingerprint, draws, temperature=temperature, max_tokens=max_tokens, seed=seed, only=only
-    )
-    report = runner.run(
-        stage, store, workers=workers, device=device, progress=progress, retry_quarantined=retry_quarantined
-    )
-
+    if plan.mode == "weight":  # a weight is an estimate: all draws count, and a low variance leaves nobody out
+        asker, rule = replace(asker, adaptive=False), replace(rule, thresholds=None)
+    if rule.max_blind_acc is not None and plan.blind_draws < 1:
+        raise UserError(f"--blind-draws {plan.blind_draws}", "at least 1 with --max-blind-acc", "leave the option away")
+    store.curated_path(plan.name)  # a bad name fails before anything is drawn
+    samples = _samples(store, plan)
+    pool = pl.DataFrame(pl.from_arrow(samples.select(_POOL)))
     reader = FrameReader(store)
-    views = _by_sample(store.table("variants").sort_by("variant").to_pylist())
-    drawn = _by_sample(
-        store.table("rollouts", ["sample_id", "reward", "format", "fingerprint"], stage.scope).to_pylist()
-    )
-    cached = set(reader.videos)
-    rows: list[dict[str, Any]] = []
-    spreads: dict[str, list[Spread]] = {}
-    per_task: dict[str, Counter[str]] = {}
-    for sample in pool:
-        key, task = sample["sample_id"], sample["task"]
-        funnel = per_task.setdefault(task, Counter())
-        funnel["pool"] += 1
-        rollouts = drawn.get(key, [])
-        if key in excluded:
-            reason = excluded[key]
-        elif sample["video_id"] not in cached:
-            reason = "no frames"
-        elif key not in views:
-            reason = "no variants"
-        elif len(rollouts) < draws:
-            reason = "no rollouts"
-        else:
-            stats = spread([r["reward"] for r in rollouts], [r["format"] for r in rollouts])
-            spreads.setdefault(task, []).append(stats)
-            reason = verdict(stats, None if rule is None else rule[task])
-            if not reason:
-                frames = reader.fingerprint(sample["video_id"])
-                rows.append(_row(sample, views[key], frames, policy_fingerprint, rollouts, stats))
-        funnel[reason or "kept"] += 1
-    reasons = (*(reason for reason in overlaps.REASONS if reason in excluded.values()), *REASONS)
-    dropped = {reason: sum(funnel[reason] for funnel in per_task.values()) for reason in reasons}
-    if not rows:
-        why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
-        raise UserError(
-            f"0 of {len(pool)} samples kept ({why})",
-            f"at least one has to pass: {rule_text(rule)}",
-            "strive-data status, or select with a lower --min-var or more --draws",
-        )
+    pool = pool.with_columns(reason=_before_drawing(store, plan, pool, set(reader.videos)))
+    tasks = pool.filter(pl.col("reason") == "").select("sample_id", "task")
+    stats, reports = _drawn(store, plan, rule, asker, tasks, reader)
+    pool = _with_statistics(pool, stats, asker)
+    pool = _within_budget(store, plan, pool)
+    if plan.mode == "weight":
+        pool = _weighted(pool)
+    counts = _funnels(pool)
+    if not counts["all"]["kept"]:
+        raise _nothing_kept(counts["all"], rule)
 
-    content = fingerprint("curated", VERSION, sorted(row["fingerprint"] for row in rows), rule)
-    tag = tag or f"{name}-{content[:8]}"
-    facts = {
-        "name": name,
+    curated = assembly.curated(store, samples, pool.filter(pl.col("reason") == ""), reader, VERSION)
+    content = fingerprint("curated", VERSION, sorted(curated["fingerprint"].to_pylist()), verdicts.facts(rule))
+    tag = plan.tag or f"{plan.name}-{content[:8]}"
+    facts = _facts(store, plan, rule, asker, reports) | {
         "tag": tag,
         "fingerprint": content,
-        "rule": rule_text(rule),
-        "min_var": "none" if min_var is None else f"{min_var:g}",
-        "policy": f"{policy_name} ({policy_fingerprint})".strip(),
-        "draws": str(draws),
-        "temperature": f"{temperature:g}",
-        "max_tokens": str(max_tokens),
-        "seed": str(seed),
-        "scorers": ", ".join(sorted(set(store.table("frame_scores", ["scorer"])["scorer"].to_pylist()))) or "none",
+        "policy": f"{policy_name} ({asker.fingerprint})".strip(),
         "command": command,
     }
-    version = store.write_curated(name, pa.Table.from_pylist(rows, schema=schemas.CURATED), tag, facts)
-    card = path / "CARD.md"
-    _write(card, render(facts, rows, pool, {task: dict(f) for task, f in per_task.items()}, spreads))
-    funnels = {task: {k: per_task[task][k] for k in ("pool", "kept", *reasons)} for task in sorted(per_task)}
+    version, card = assembly.publish(store, plan.name, curated, pool, tag, facts, [*commands, command])
+    whole = counts.pop("all")
+    kept_rows = pool.filter(pl.col("reason") == "")
+    asked = pool.filter(pl.col("draws") > 0)
     return SelectReport(
-        name,
-        tag,
-        version,
-        str(path),
-        str(card),
-        len(pool),
-        len(rows),
-        dropped,
-        funnels,
-        rule,
-        draws,
-        policy_fingerprint,
-        sum(row["reward_mean"] for row in rows) / len(rows),
-        sum(row["reward_var"] for row in rows) / len(rows),
-        report,
+        name=plan.name,
+        tag=tag,
+        version=version,
+        path=str(store.curated_path(plan.name)),
+        card=str(card),
+        pool=whole["pool"],
+        kept=whole["kept"],
+        dropped={reason: count for reason, count in whole.items() if reason not in ("pool", "kept")},
+        per_task=counts,
+        rule=rule.text(),
+        views=plan.views,
+        draws=plan.draws,
+        policy=asker.fingerprint,
+        reward_mean=_mean(kept_rows["reward_mean"]),
+        reward_var=_mean(kept_rows["reward_var"]),
+        calls=int(asked["draws"].sum()),
+        calls_planned=asked.height * plan.draws,
+        drawn_now=sum(report.done for report in reports),
+        rollouts=reports,
     )
 
 
-def _filter(source: str | None, split: str | None) -> str | None:
-    parts = [f"{name} = {literal(value)}" for name, value in (("source", source), ("split", split)) if value]
-    return " AND ".join(parts) or None
+def _samples(store: Store, plan: Plan) -> pa.Table:
+    """The pool's rows, ordered by sample_id."""
+    parts = [f"{name} = {literal(value)}" for name, value in (("source", plan.source), ("split", plan.split)) if value]
+    columns = [f.name for f in schemas.SAMPLES if f.name != "origin"]
+    rows = store.table("samples", columns, " AND ".join(parts) or None)
+    if rows.num_rows:
+        return rows.sort_by("sample_id")
+    known = sorted({(r["source"], r["split"]) for r in store.table("samples", ["source", "split"]).to_pylist()})
+    listed = ", ".join(f"{a}/{b}" for a, b in known) or "none"
+    asked = f"source {plan.source or '(any)'}, split {plan.split or '(any)'}"
+    raise UserError(asked, f"no sample matches; the store has source/split {listed}", "strive-data status")
 
 
-def _by_sample(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        grouped.setdefault(row["sample_id"], []).append(row)
-    return grouped
+def _before_drawing(store: Store, plan: Plan, pool: pl.DataFrame, cached: set[str]) -> pl.Series:
+    """Why samples are left out before anybody is asked, "" for the others."""
+    excluded = overlaps.excluded(store, plan.exclude, pool.to_dicts()) if plan.exclude else {}
+    views = store.table("variants", ["sample_id"])["sample_id"].unique()
+    with_views = pl.Series("sample_id", views.to_pylist(), dtype=pl.String).implode()
+    here = pl.Series("video_id", sorted(cached), dtype=pl.String).implode()
+    reason = (
+        pl.when(pl.col("excluded").is_not_null())
+        .then(pl.col("excluded"))
+        .when(~pl.col("video_id").is_in(here))
+        .then(pl.lit(NO_FRAMES))
+        .when(~pl.col("sample_id").is_in(with_views))
+        .then(pl.lit(NO_VARIANTS))
+        .otherwise(pl.lit(""))
+    )
+    why = pl.Series("excluded", [excluded.get(key) for key in pool["sample_id"].to_list()], dtype=pl.String)
+    return pool.with_columns(why).select(reason.alias("reason"))["reason"]
 
 
-def _row(
-    sample: dict[str, Any],
-    views: list[dict[str, Any]],
-    frames: str,
-    policy: str,
-    rollouts: list[dict[str, Any]],
-    stats: Spread,
-) -> dict[str, Any]:
-    determined_by = [sample["fingerprint"], views[0]["fingerprint"], frames]
+def _drawn(
+    store: Store, plan: Plan, rule: Rule, asker: Asker, tasks: pl.DataFrame, reader: FrameReader
+) -> tuple[pl.DataFrame, list[Report]]:
+    """Statistics of all probes, a row a sample, with the reason that its draws give; and the runs that drew."""
+    stop = Stop(plan.draws, rule) if asker.adaptive else None
+    stats, reports = drawing.fill(store, asker, plan.views, tasks, plan.draws, rule, stop, reader)
+    stats = stats.with_columns(pl.Series("reason", drawing.reasons(stats, plan.draws, rule), dtype=pl.String))
+    for probe, planned in (("blind", plan.blind_draws), ("one-frame", plan.one_frame_draws)):
+        limit = rule.max_blind_acc if probe == "blind" else None
+        # A sample that is left out anyway need not be asked blind, unless all draws are wanted.
+        some = stats.filter(pl.col("reason") == "") if limit is not None and asker.adaptive else stats
+
+        stop = Stop(planned, rule, limit) if limit is not None and asker.adaptive else None
+        name = probe.replace("-", "_")
+        columns = [
+            pl.col("n").cast(pl.Int32).alias(f"{name}_draws"),
+            (pl.col("total") / pl.col("n")).alias(f"{name}_mean"),
+        ]
+        if not planned:
+            empty = {f"{name}_draws": pl.lit(0, pl.Int32), f"{name}_mean": pl.lit(None, pl.Float64)}
+            stats = stats.with_columns(**empty)
+            continue
+        asked = some.select("sample_id", "task")
+        found, more = drawing.fill(store, asker, probe, asked, planned, rule, stop, reader)
+        reports += more
+        if limit is not None:
+            found = found.with_columns(pl.Series("open", ~drawing.blind_settled(found, planned, limit)))
+            columns.append(pl.col("open"))
+        answers = found.select("sample_id", *columns).with_columns(pl.col(f"{name}_mean").fill_nan(None))
+        stats = stats.join(answers, on="sample_id", how="left", maintain_order="left")
+        stats = stats.with_columns(pl.col(f"{name}_draws").fill_null(0))
+        if limit is not None:
+            free = pl.col("reason") == ""
+            over = pl.col("blind_mean") > limit + verdicts.EPSILON
+            stats = stats.with_columns(
+                reason=pl.when(free & pl.col("open").fill_null(True))
+                .then(pl.lit(verdicts.UNDECIDED))
+                .when(free & over.fill_null(False))
+                .then(pl.lit(verdicts.BLIND))
+                .otherwise(pl.col("reason"))
+            ).drop("open")
+    return stats, reports
+
+
+def _with_statistics(pool: pl.DataFrame, stats: pl.DataFrame, asker: Asker) -> pl.DataFrame:
+    """The pool in the columns of VERDICTS, and `prints` of the rollouts; no statistics where nothing was drawn."""
+    stats = drawing.statistics(stats).rename({"reason": "verdict"})
+    pool = pool.join(stats, on="sample_id", how="left", maintain_order="left")
+    drawn = pl.col("draws").fill_null(0) > 0
+    return pool.with_columns(
+        pl.when(drawn).then(pl.lit(asker.fingerprint)).alias("policy"),
+        pl.lit(1.0).alias("weight"),
+        pl.col("draws", "blind_draws", "one_frame_draws").fill_null(0),
+        reason=pl.when(pl.col("reason") != "")
+        .then(pl.col("reason"))
+        .when(~drawn)
+        .then(pl.lit(NO_ROLLOUTS))
+        .otherwise(pl.col("verdict")),
+    ).drop("verdict")
+
+
+def _within_budget(store: Store, plan: Plan, pool: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what --per-source and --max-samples have no room for."""
+    kept = pool.filter(pl.col("reason") == "")
+    sources = kept["source"].to_list()
+    if not binds(sources, plan.per_source, plan.max_samples):
+        return pool
+    videos = kept["video_id"].to_list()
+    vectors = video_vectors(store, set(videos), plan.scorer)
+    value = kept["reward_var"].to_list()
+    ids = kept["sample_id"].to_list()
+    budget = {"per_source": plan.per_source, "max_samples": plan.max_samples}
+    _, out = choose(ids, sources, videos, value, vectors, **budget, seed=plan.seed)
+    beyond = pl.DataFrame(
+        {"sample_id": list(out), "beyond": list(out.values())}, {"sample_id": pl.String, "beyond": pl.String}
+    )
+    pool = pool.join(beyond, on="sample_id", how="left", maintain_order="left")
+    return pool.with_columns(reason=pl.coalesce("beyond", "reason")).drop("beyond")
+
+
+def _weighted(pool: pl.DataFrame) -> pl.DataFrame:
+    kept = (pool["reason"] == "").to_numpy()
+    value = np.ones(pool.height)
+    stays = pool.filter(pl.Series(kept, dtype=pl.Boolean))
+    value[kept] = weights(stays["reward_var"].to_numpy(), stays["task"].to_list())
+    return pool.with_columns(pl.Series("weight", value))
+
+
+def _funnels(pool: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """By task, and for "all": pool, kept and every reason that occurs, in a fixed order."""
+    rows = pool.group_by("task", "reason").len().iter_rows()
+    found: dict[str, Counter[str]] = {}
+    for task, reason, count in rows:
+        found.setdefault(task, Counter())[reason] += count
+    order = [*overlaps.REASONS, *verdicts.REASONS, NO_FRAMES, NO_VARIANTS, NO_ROLLOUTS]
+    seen = {reason for counts in found.values() for reason in counts if reason}
+    reasons = [*(r for r in order if r in seen), *sorted(seen - set(order))]
+    out = {}
+    for task in sorted(found):
+        counts = found[task]
+        out[task] = {"pool": counts.total(), "kept": counts[""], **{reason: counts[reason] for reason in reasons}}
+    names = ["pool", "kept", *reasons]
+    out["all"] = {name: sum(funnel[name] for funnel in out.values()) for name in names}
+    return out
+
+
+def _nothing_kept(counts: dict[str, int], rule: Rule) -> UserError:
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count and reason not in ("pool", "kept"))
+    return UserError(
+        f"0 of {counts['pool']} samples kept ({why})",
+        f"at least one has to pass: {rule.text()}",
+        "strive-data status, or select with a lower --min-var or more --draws",
+    )
+
+
+def _facts(store: Store, plan: Plan, rule: Rule, asker: Asker, reports: Sequence[Report]) -> dict[str, str]:
+    known = verdicts.facts(rule)
+    options = json.loads(plan.options()) | {name: known[name] for name in ("min_acc", "max_acc", "max_blind_acc")}
+    sampling = asker.sampling
+    scorers = store.table("frame_scores", ["scorer"])["scorer"].unique().to_pylist()
     return {
-        **sample,
-        "variants": [{f.name: view[f.name] for f in schemas.VARIANT_FIELDS} for view in views],
-        "frames_fingerprint": frames,
-        "policy": policy,
-        "draws": len(rollouts),
-        "reward_mean": stats.mean,
-        "reward_var": stats.variance,
-        "format_rate": stats.format_rate,
-        "fingerprint": fingerprint("curated", VERSION, determined_by, sorted(r["fingerprint"] for r in rollouts)),
+        "name": plan.name,
+        "rule": rule.text(),
+        "thresholds": json.dumps(known["thresholds"]),
+        "options": json.dumps(options),
+        "reward": json.dumps(known["reward"]),
+        "policy_fingerprint": asker.fingerprint,
+        "views": plan.views,
+        "draws": str(plan.draws),
+        "blind_draws": str(plan.blind_draws),
+        "one_frame_draws": str(plan.one_frame_draws),
+        "drawing": "adaptive" if asker.adaptive else "fixed",
+        "drawn_now": str(sum(report.done for report in reports)),
+        "temperature": f"{sampling.temperature:g}",
+        "max_tokens": str(sampling.max_tokens),
+        "seed": str(sampling.seed),
+        "scorers": ", ".join(sorted(scorers)) or "none",
+        "made": datetime.date.today().isoformat(),
     }
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a kill never leaves half of it."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+def _mean(values: pl.Series) -> float:
+    mean: Any = values.mean()
+    return float(mean or 0.0)

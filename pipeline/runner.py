@@ -5,10 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pipeline.errors import UserError
 from pipeline.schemas import KEYS, QUARANTINE
 from pipeline.stage import Failure, Item, Key, Outcome, Stage
 from pipeline.store import Store, literal
@@ -34,9 +36,10 @@ class Progress(Protocol):
 class Report:
     """What a run came to, in items.
 
-    planned = already + quarantined + done + failed. `stale` items were removed because their inputs or parameters had
-    changed or they are no longer planned. `reasons` counts what is left out, in this run and before, and `notes` what
-    was kept although something is missing from it: items with a note are done.
+    planned = already + quarantined + done + failed + spared; `spared` ones turned out not to be needed. `stale` items
+    were removed because their inputs or parameters had changed or they are no longer planned. `reasons` counts what is
+    left out, in this run and before, and `notes` what was kept although something is missing from it: items with a note
+    are done.
     """
 
     stage: str
@@ -45,6 +48,7 @@ class Report:
     quarantined: int = 0
     done: int = 0
     failed: int = 0
+    spared: int = 0
     stale: int = 0
     rows: int = 0
     seconds: float = 0.0
@@ -100,10 +104,15 @@ def run(
                 report.rows += outcome.rows.num_rows if outcome.rows is not None else 0
                 report.rows += sum(written.rows for written in outcome.written)
                 report.failed += len(outcome.failures)
-                report.done += len(batch) - len(outcome.failures)
+                report.spared += len(outcome.spared)
+                report.done += len(batch) - len(outcome.failures) - len(outcome.spared)
                 reasons.update(failure.reason for failure in outcome.failures)
                 notes.update(note.reason for note in outcome.notes)
                 steps.add(batch)
+                if outcome.error:
+                    raise UserError(*outcome.error)
+                if outcome.fault:
+                    raise RuntimeError(f"{stage.name} failed:\n{outcome.fault}")
         finally:  # what is finished is kept, whatever stopped the run
             waiting.commit()
             if progress:
@@ -164,13 +173,19 @@ def _outcomes(
 ) -> Iterator[tuple[Sequence[Item], Outcome]]:
     if not items:
         return
-    batches = [items[i : i + stage.batch_size] for i in range(0, len(items), stage.batch_size)]
+    batches = _batches(items, stage.batch_size)
     if workers:
         yield from execute(stage, str(store.path), batches, workers, device)
         return
     stage.setup(str(store.path), device)
     for batch in batches:
         yield batch, stage.process(batch)
+
+
+def _batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """The items as batches of `size`; neighbours whose keys begin alike stay together and count as one."""
+    groups = [list(group) for _, group in groupby(items, key=lambda item: item.key[0])]
+    return [[item for group in groups[i : i + size] for item in group] for i in range(0, len(groups), size)]
 
 
 def _check(stage: Stage, batch: Sequence[Item], outcome: Outcome) -> None:
@@ -182,7 +197,11 @@ def _check(stage: Stage, batch: Sequence[Item], outcome: Outcome) -> None:
         pairs = outcome.rows.select(columns).group_by(columns).aggregate([])
         got |= {(r[:-1], r[-1]) for r in zip(*(pairs[c].to_pylist() for c in columns), strict=True)}
     noted = Counter((note.key, note.fingerprint) for note in outcome.notes)
-    complete = got | failed == {(item.key, item.fingerprint) for item in batch} and not got & failed
+    spared = set(outcome.spared)
+    planned = {(item.key, item.fingerprint) for item in batch}
+    seen = got | failed | spared
+    complete = seen <= planned if outcome.error or outcome.fault else seen == planned
+    complete = complete and len(seen) == len(got) + len(failed) + len(spared)
     if not complete or not noted.keys() <= got or max(noted.values(), default=1) > 1:
         raise RuntimeError(f"{stage.name} did not account for exactly the items that it was given")
 
@@ -246,11 +265,12 @@ class _Waiting:
 
 
 def _quarantine_row(stage: str, failure: Failure, kept: bool) -> dict[str, Any]:
+    # A fingerprint that no plan has makes a passing failure stale for the next run, which then tries again.
     return {
         "stage": stage,
         "key": key_text(failure.key),
         "reason": failure.reason,
         "message": failure.message,
         "kept": kept,
-        "fingerprint": failure.fingerprint,
+        "fingerprint": "" if failure.passing else failure.fingerprint,
     }

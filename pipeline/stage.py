@@ -25,12 +25,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that failed: it becomes a quarantine row. `reason` is a short class, `message` names value and cause."""
+    """An item that failed: it becomes a quarantine row. `reason` is a short class, `message` names value and cause.
+    `passing`: the cause lies outside the item (a server that hung), so the next run tries it again unasked."""
 
     key: Key
     fingerprint: str
     reason: str
     message: str
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Written:
 
 @dataclass
 class Outcome:
-    """What a batch came to. Every item of the batch is in `rows` (by key and fingerprint), `written` or `failures`.
+    """What a batch came to. Every item is in `rows` (by key and fingerprint), `written`, `failures` or `spared`.
 
+    `spared` turned out not to be needed. `error` (a UserError's three parts) and `fault` (the traceback of a fault of
+    the program) end the run once the rest is kept; items may then be missing.
     `notes` are about items that have rows: what is missing from them. They stand in quarantine as long as the rows do.
     """
 
@@ -55,6 +59,9 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     notes: list[Failure] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
+    spared: list[tuple[Key, str]] = field(default_factory=list)
+    error: tuple[str, str, str] | None = None
+    fault: str = ""
 
 
 class Stage(Protocol):
@@ -82,7 +89,8 @@ class Stage(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Items that `process` is given at once."""
+        """Items that `process` is given at once; neighbours whose keys begin alike, as the draws of one sample do, stay
+        together and count as one."""
         ...
 
     @property

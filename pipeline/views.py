@@ -9,6 +9,9 @@ import numpy.typing as npt
 from pipeline.framereader import FrameReader
 from pipeline.transforms import apply_crop, apply_scale
 
+ANCHOR, BLIND, ONE_FRAME = 0, -1, -2
+"""Variant numbers of the ledger beside the views' own: the anchor view, no frame at all, one frame."""
+
 
 @dataclass(frozen=True)
 class View:
