@@ -12,7 +12,12 @@ _CURATED = "curated:"
 
 
 def inspect(
-    store: Store, table: str, limit: int = 10, where: str | None = None, columns: list[str] | None = None
+    store: Store,
+    table: str,
+    limit: int = 10,
+    where: str | None = None,
+    columns: list[str] | None = None,
+    tag: str | None = None,
 ) -> dict[str, Any]:
     """Rows of a table as plain values; bytes are shown as their length.
 
@@ -21,16 +26,17 @@ def inspect(
         limit: rows at most.
         where: an SQL condition, e.g. "task = 'choice' AND reward_var > 0.1".
         columns: default: all but pixels.
+        tag: of a curated dataset; default: its newest version.
 
     Returns:
         {"table", "rows": how many satisfy the condition, "columns", "records": the first of them}.
 
     Raises:
-        UserError: no such table, column or dataset, or the condition is not SQL.
+        UserError: no such table, column, dataset or tag, or the condition is not SQL.
     """
     if limit < 0:
         raise UserError(f"--limit {limit}", "0 or more", "try --limit 10")
-    frame = _frame(store, table)
+    frame = _frame(store, table, tag)
     known = frame.collect_schema().names()
     chosen = [name for name in known if name != "pixels"] if columns is None else columns
     for name in chosen:
@@ -55,20 +61,37 @@ def inspect(
     }
 
 
+def curated_name(table: str) -> str | None:
+    """The dataset that curated:NAME names; None for a table."""
+    return table.removeprefix(_CURATED) if table.startswith(_CURATED) else None
+
+
+def newest_curated(store: Store) -> str | None:
+    """The curated dataset that was written to last; None when there is none."""
+
+    def written(name: str) -> int:
+        return max(path.stat().st_mtime_ns for path in store.curated_path(name).rglob("*"))
+
+    return max(store.curated_names(), key=written, default=None)
+
+
 def default_table(store: Store) -> str:
     """What to look at when nothing is named: the newest stage's result that is there."""
-    names = store.curated_names()
-    if names:
-        return _CURATED + names[0]
+    newest = newest_curated(store)
+    if newest is not None:
+        return _CURATED + newest
     return next((name for name in ("rollouts", "variants", "frame_scores", "frames") if store.count(name)), "samples")
 
 
-def _frame(store: Store, table: str) -> pl.LazyFrame:
-    if table.startswith(_CURATED):
-        return store.scan_curated(table.removeprefix(_CURATED))
+def _frame(store: Store, table: str, tag: str | None) -> pl.LazyFrame:
+    name = curated_name(table)
+    if name is not None:
+        return store.scan_curated(name, tag)
     if table not in TABLES:
         known = [*TABLES, *(_CURATED + name for name in store.curated_names())]
         raise UserError(f"table {table!r}", f"the tables are {', '.join(known)}", "name one of them")
+    if tag is not None:
+        raise UserError(f"--tag {tag}", f"tags belong to curated datasets, not to {table}", "name curated:NAME")
     return store.scan(table)
 
 
