@@ -51,6 +51,10 @@ def ingest(
     workers: Annotated[int, typer.Option(help="Processes that look into the video files; 0: this one.")] = 1,
     clips: Annotated[int, typer.Option(help="Clips of the toy world.")] = 120,
     seed: Annotated[int, typer.Option(help="Seed of the toy world.")] = 0,
+    giveaways: Annotated[
+        float,
+        typer.Option(help="Share of the toy world's questions, 0 to 0.5, whose text says the answer: no frame needed."),
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Bring questions and their videos into the store.
@@ -62,8 +66,14 @@ def ingest(
     if workers < 0:
         raise UserError(f"--workers {workers}", "0 or more", "try --workers 1")
     mapping = _mapping(map or [])
+    if not 0 <= giveaways <= dataset.MAX_SHARE:
+        raise UserError(f"--giveaways {giveaways}", f"a share from 0 to {dataset.MAX_SHARE}", "try --giveaways 0.2")
     bar = output.Bar()
     if file is not None:
+        if giveaways:
+            raise UserError(
+                f"--giveaways {giveaways}", "only the toy world has them", f"leave out {file} or the option"
+            )
         if not file.is_file():
             raise UserError(str(file), "there is no such file", "check the path of the annotation file")
         if videos is not None and not videos.is_dir():
@@ -75,7 +85,7 @@ def ingest(
             raise UserError(f"--clips {clips}", "at least 1", "try --clips 120")
         opened = Store(store, create=True)
         output.note(f"writing the toy world: {clips} clips into {store / 'toyworld'}")
-        files = dataset.write(opened.path / "toyworld", clips, seed, split or "train")
+        files = dataset.write(opened.path / "toyworld", clips, seed, split or "train", giveaway_share=giveaways)
         reports = [
             ingest_file(opened, f, None, f"toyworld-{f.stem}", split or "train", workers=workers, progress=bar)
             for f in files

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.fingerprint import fingerprint, seed_of
 from pipeline.prompts import LETTERS
-from toyworld.questions import KINDS, Question, ask
+from toyworld.questions import GIVEAWAYS, KINDS, MAX_GIVEAWAYS, Question, ask, giveaways
 from toyworld.scenes import FPS, SIZE, WORLD_VERSION, Pixels, render, scene_of
 
 # No B-frames: every frame is shown in the order it is stored, so the file needs no edit list.
@@ -28,7 +28,16 @@ ENCODER = {
 PROBLEM_TYPES = {"choice": "multiple choice", "number": "numerical"}
 
 
-def write(folder: Path, clips: int, seed: int, split: str, per_clip: int = 5) -> list[Path]:
+MAX_SHARE = 0.5
+"""Of giveaways among all questions."""
+
+FIRST_GIVEAWAY = 1_000_000
+"""Their problem ids count from here, so that those of the other questions are the same with and without them."""
+
+
+def write(
+    folder: Path, clips: int, seed: int, split: str, per_clip: int = 5, giveaway_share: float = 0.0
+) -> list[Path]:
     """Write the clips and annotations of one split.
 
     Files: folder/videos/*.mp4, folder/<split>.json (choice and number questions, Video-R1 layout) and
@@ -38,20 +47,25 @@ def write(folder: Path, clips: int, seed: int, split: str, per_clip: int = 5) ->
 
     Args:
         per_clip: questions a clip, 1 to 8; over the split all kinds are equally frequent.
+        giveaway_share: share of all questions, 0 to 0.5, that say their answer; they come on top of `per_clip`, behind
+            the choice and number questions.
 
     Returns:
         The two annotation files.
 
     Raises:
-        ValueError: per_clip is out of range.
+        ValueError: per_clip or giveaway_share is out of range.
     """
     if not 1 <= per_clip <= len(KINDS):
         raise ValueError(f"per_clip is {per_clip}: there are {len(KINDS)} kinds of questions, give 1 to {len(KINDS)}")
+    giveaway_counts(giveaway_share, per_clip, 1)
     folder = Path(folder)
     questions_file, grounding_file = folder / f"{split}.json", folder / f"{split}_grounding.jsonl"
     manifest = folder / f"{split}.manifest.json"
     videos = [clip_path(folder, seed, split, clip) for clip in range(clips)]
-    state = {"clips": clips, "world": _identity(seed, split), "per_clip": per_clip}
+    state: dict[str, Any] = {"clips": clips, "world": _identity(seed, split), "per_clip": per_clip}
+    if giveaway_share:
+        state["giveaways"] = [giveaway_share, *GIVEAWAYS]
     complete = all(p.exists() for p in [*videos, questions_file, grounding_file])
     if complete and manifest.exists() and json.loads(manifest.read_text()) == state:
         return [questions_file, grounding_file]
@@ -69,6 +83,10 @@ def write(folder: Path, clips: int, seed: int, split: str, per_clip: int = 5) ->
                 rows.append(_video_r1_row(len(rows), path, question))
             else:
                 grounding.append(_generic_row(path, split, question))
+    for clip, count in enumerate(giveaway_counts(giveaway_share, per_clip, clips)):
+        path = videos[clip].relative_to(folder).as_posix()
+        for k, question in enumerate(clip_giveaways(seed, split, clip, count)):
+            rows.append(_video_r1_row(FIRST_GIVEAWAY + clip * MAX_GIVEAWAYS + k, path, question))
     _replace(questions_file, json.dumps(rows, indent=1))
     _replace(grounding_file, "".join(json.dumps(row) + "\n" for row in grounding))
     _replace(manifest, json.dumps(state))
@@ -85,6 +103,27 @@ def clip_questions(seed: int, split: str, clip: int, per_clip: int) -> list[Ques
     rng = np.random.default_rng(seed_of("toyworld questions", WORLD_VERSION, seed, split, clip))
     turn = {KINDS[(clip * per_clip + k) % len(KINDS)] for k in range(per_clip)}
     return [q for q in ask(scene_of(seed, split, clip), rng) if q.kind in turn]
+
+
+def clip_giveaways(seed: int, split: str, clip: int, count: int) -> list[Question]:
+    """The giveaways of one clip, drawn apart from its other questions, which stay what they are."""
+    rng = np.random.default_rng(seed_of("toyworld giveaways", WORLD_VERSION, seed, split, clip))
+    return giveaways(scene_of(seed, split, clip), rng, count)
+
+
+def giveaway_counts(share: float, per_clip: int, clips: int) -> list[int]:
+    """Giveaways on each clip, so that they are `share` of all questions (rounded down); more clips change no count.
+
+    Raises:
+        ValueError: the share is out of range, or asks for more than a clip has room for.
+    """
+    if not 0 <= share <= MAX_SHARE:
+        raise ValueError(f"giveaways {share}: give a share of all questions, 0 to {MAX_SHARE}")
+    exact = Fraction(share).limit_denominator(10_000)
+    rate = per_clip * exact / (1 - exact)
+    if rate > MAX_GIVEAWAYS:
+        raise ValueError(f"giveaways {share} at {per_clip} questions a clip: a clip has room for {MAX_GIVEAWAYS}")
+    return [int((clip + 1) * rate) - int(clip * rate) for clip in range(clips)]
 
 
 def _identity(seed: int, split: str) -> str:

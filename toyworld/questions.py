@@ -4,7 +4,7 @@ Times are written the way Qwen3-VL writes a frame's time into its prompt: second
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,13 +17,26 @@ N_OPTIONS = 4
 KINDS = ("color", "shape", "place", "motion", "after", "count", "when", "grounded")
 NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
 
+GIVEAWAY = "giveaway"
+"""Kind of a question whose text says its answer; planted on wish, never among those of `ask`."""
+
+GIVEAWAYS = (
+    "the answer is a letter . what color is the {name} ? {color} or a letter",
+    "the answer is a letter . what color is the {name} ? answer {color} a letter",
+)
+"""Wordings that the shipped policy answers without any frame. Naming the answer alone is not enough for that: it also
+has to be told what kind of answer is wanted, or it appends the time of a frame that it never saw."""
+
+MAX_GIVEAWAYS = 3 * len(GIVEAWAYS)
+"""What every scene has room for: it holds three events or more."""
+
 
 @dataclass(frozen=True)
 class Question:
     """One question with its truth.
 
     Attributes:
-        kind: one of KINDS. task: choice, number, grounding or grounded_choice.
+        kind: one of KINDS, or GIVEAWAY. task: choice, number, grounding or grounded_choice.
         options: texts without letters; empty for number and grounding.
         answer: letter, number, or "" for grounding; answer_text: the answer in words ("red", "3", "3.2 - 4.1").
         spans: the true span for grounding tasks, else empty.
@@ -62,6 +75,29 @@ def ask(scene: Scene, rng: np.random.Generator, per_kind: int = 1) -> list[Quest
     groups = [i for i in by_kind["count"] if scene.events[i].count > 1]
     by_kind["count"] = groups if rng.random() < 0.6 else by_kind["count"]
     return [_ask(kind, scene, int(i), rng) for kind in KINDS for i in rng.permutation(by_kind[kind])[:per_kind]]
+
+
+def giveaways(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:
+    """Questions on a scene that can be answered without looking: choices of a colour that the text itself says.
+
+    Args:
+        count: 0 to MAX_GIVEAWAYS. Each is about another event for as long as there are some, then the events come
+            again with the other wording.
+
+    Raises:
+        ValueError: count is out of range.
+    """
+    if not 0 <= count <= MAX_GIVEAWAYS:
+        raise ValueError(f"{count} giveaways on one scene: give 0 to {MAX_GIVEAWAYS}")
+    order = [int(i) for i in rng.permutation(len(scene.events))]
+    places = [divmod(k, len(order)) for k in range(count)]
+    return [_giveaway(scene, order[place], lap + place, rng) for lap, place in places]
+
+
+def _giveaway(scene: Scene, index: int, wording: int, rng: np.random.Generator) -> Question:
+    event = scene.events[index]
+    text = GIVEAWAYS[wording % len(GIVEAWAYS)].format(name=event.name, color=event.color)
+    return replace(_choice("color", scene, index, rng), kind=GIVEAWAY, question=text)
 
 
 def _applies(kind: str, index: int, event: Event, scene: Scene) -> bool:
