@@ -1,5 +1,11 @@
-"""Run all benchmarks, each in a process of its own, and write what they found into docs/benchmarks.md."""
+"""Run the benchmarks, each in a process of its own, and write what they found into docs/benchmarks.md.
 
+    python -m benchmarks.run [--all]
+
+With --all also those that train for hours.
+"""
+
+import argparse
 import json
 import os
 import platform
@@ -16,11 +22,18 @@ RUNS = (
     ("benchmarks.decode", "--frames", "8"),
     ("benchmarks.decode", "--frames", "32"),
     ("benchmarks.ingest",),
+    ("benchmarks.prefill",),
+    ("benchmarks.draws",),
+    ("benchmarks.rethreshold",),
     ("benchmarks.samplers",),
     ("benchmarks.score",),
     ("benchmarks.search",),
 )
-LIBRARIES = ("decord", "av", "pylance", "simplejpeg", "xxhash", "numpy", "torch", "open_clip_torch", "faiss-cpu")
+LONG = (("benchmarks.selection",),)
+LIBRARIES = (
+    *("decord", "av", "pylance", "polars", "simplejpeg", "xxhash", "numpy", "torch", "transformers"),
+    *("open_clip_torch", "faiss-cpu"),
+)
 
 
 def measure(words: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +77,15 @@ def _table(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    results = [(words, measure(words)) for words in RUNS]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--all", action="store_true", help="also those that train for hours")
+    chosen = (*RUNS, *LONG) if parser.parse_args().all else RUNS
+    results = [(words, measure(words)) for words in chosen]
     PAGE.write_text(page(results), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
 
