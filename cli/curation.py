@@ -12,6 +12,8 @@ from cli import output
 from cli.options import STORE, Device, Json, Retry, StorePath, Workers
 from pipeline.errors import UserError
 from pipeline.store import Store
+from trainer.device import check_device
+from trainer.identity import policy_fingerprint
 
 if TYPE_CHECKING:
     from pipeline.answerer import Answerer
@@ -222,14 +224,11 @@ def select(
         identity = identity_of(policy) if ledger_only and policy else endpoint_fingerprint(endpoint, policy)
         shown, place, load = policy or "the served model", "cpu", partial(_served, *served)
     else:
-        from trainer.config import resolve_device  # after what fails fast: it imports torch
-        from trainer.policy import load_answerer, policy_fingerprint
-
         folder = policy or str(toyworld.POLICY)
         if not Path(folder).exists() and policy is None:
             raise UserError(folder, "the toy world's policy is not there", "make toyworld-weights")
         identity, shown = policy_fingerprint(folder), Path(folder).name if Path(folder).exists() else folder
-        load, place = partial(load_answerer, folder), resolve_device(device)
+        load, place = partial(_loaded, folder), check_device(device)
     asker = Asker(
         load,
         identity,
@@ -252,6 +251,13 @@ def select(
         output.print_json(report.as_dict() | {"next": next_command})
         return
     _print(report, next_command)
+
+
+def _loaded(folder: str, device: str) -> "Answerer":
+    """What the stage loads in its worker: nobody imports PyTorch before somebody is asked."""
+    from trainer.policy import load_answerer
+
+    return load_answerer(folder, device)
 
 
 def _served(

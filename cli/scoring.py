@@ -38,7 +38,7 @@ def score_frames(
 ) -> None:
     """Score each cached frame by how relevant it is to each question about its video."""
     from pipeline import runner, scores
-    from trainer.config import resolve_device
+    from trainer.device import resolve_device
 
     opened = Store(store)
     name = model or str(toyworld.CLIP)
@@ -58,6 +58,7 @@ def score_frames(
         )
         for stage in stages
     )
+    opened.remember(output.typed("strive-data"))
     facts = scores.scored(opened)
     next_command = f"strive-data build-variants --store {store}"
     if as_json:

@@ -55,7 +55,7 @@ def search(
     from pipeline import search as frames
     from pipeline.framereader import FrameReader
     from pipeline.scorer import open_clip_loader
-    from trainer.config import resolve_device
+    from trainer.device import resolve_device
 
     opened = Store(store)
     loader = open_clip_loader(model or str(toyworld.CLIP))
@@ -152,6 +152,7 @@ def _report(store: Store, found: "Found", sides: tuple[str, str], limit: int, as
     from pipeline import overlaps
 
     overlaps.write(store, found)
+    store.remember(output.typed("strive-data"))
     kind, counts = found.recipe.kind, found.counts()
     next_command = f"strive-data select --exclude {kind} --store {path}"
     if as_json:

@@ -13,6 +13,7 @@ from cli import output
 from toyworld import POLICY
 from trainer import config as settings
 from trainer.config import RunConfig, SftConfig
+from trainer.device import resolve_device
 
 PROGRAM = "strive-train"
 DEFAULT_DATASET = "default"
@@ -39,6 +40,12 @@ Sets = Annotated[
 ]
 AllowEval = Annotated[
     bool, typer.Option("--allow-eval", help="Train although samples come from an evaluation split (val, test, ...).")
+]
+Reward = Annotated[
+    str | None,
+    typer.Option(
+        "--reward", help='How reward parts join, e.g. "number=mra,format=0.1"; `strive-train config` has all.'
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
@@ -74,6 +81,7 @@ def run(
     temperature: Annotated[float | None, typer.Option(help="Temperature of the rollouts. Default: 1.0.")] = None,
     lr: Rate = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest response. Default: 1024.")] = None,
+    reward: Reward = None,
     config: ConfigFile = None,
     set: Sets = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
@@ -102,6 +110,7 @@ def run(
         "temperature": temperature,
         "lr": lr,
         "max_tokens": max_tokens,
+        "reward": reward,
     }
     chosen = settings.build(RunConfig, base={"policy": str(POLICY)}, file=config, sets=set or (), options=options)
     from trainer.train import run as train
@@ -159,13 +168,14 @@ def evaluate(
     view: Annotated[str, typer.Option(help="Views to answer on: anchor, importance or all (both).")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Samples at most. Default: all.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 256,
+    reward: Reward = None,
     device: Annotated[str, typer.Option(help="auto (a GPU when there is one), cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="File for the predictions, one JSON object a line.")] = None,
     json: Json = False,
 ) -> None:
     """Answer every sample at temperature 0; report accuracy, mIoU and format rate, by task and by view."""
     chosen = DEFAULT_DATASET if dataset is None and split is None else dataset
-    place = settings.resolve_device(device)
+    place = resolve_device(device)
     from trainer.evaluate import evaluate as answer
 
     _quiet_unless_terminal()
@@ -178,6 +188,7 @@ def evaluate(
         limit=limit,
         out=out,
         max_tokens=max_tokens,
+        reward=reward or "",
         device=place,
         progress=output.Bar(),
     )
@@ -202,7 +213,8 @@ def config(
         return
     for name, setting in described.items():
         line = f"{name} = {text_json.dumps(setting['default'])}"
-        print(f"# {setting['meaning']}\n{line if setting['default'] is not None else f'# {name} ='}\n")
+        meaning = " ".join(setting["meaning"].split())  # a comment ends with its line
+        print(f"# {meaning}\n{line if setting['default'] is not None else f'# {name} ='}\n")
 
 
 def _figures(part: Mapping[str, Any]) -> list[Any]:

@@ -21,7 +21,7 @@ from pipeline.fingerprint import folder_fingerprint
 from pipeline.framereader import FrameReader
 from pipeline.store import Store
 from tests import tiny_policy
-from tests.curation_world import a_sample, add_samples, add_videos
+from tests.curation_world import a_sample, add_samples, add_videos, statistics, write_tag
 from trainer.metrics import read_rows
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
@@ -56,12 +56,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reader = FrameReader(store)
     curated = [
         row
-        | {"variants": views, "frames_fingerprint": reader.fingerprint(row["video_id"]), "policy": "none", "draws": 8}
-        | {"reward_mean": 0.5, "reward_var": 0.25, "format_rate": 1.0}
+        | {"variants": views, "frames_fingerprint": reader.fingerprint(row["video_id"])}
+        | statistics()
         for row in rows
     ]
     columns = [{name: row[name] for name in schemas.CURATED.names} for row in curated]
-    store.write_curated("default", pa.Table.from_pylist(columns, schema=schemas.CURATED), "v1", {})
+    write_tag(store, "default", pa.Table.from_pylist(columns, schema=schemas.CURATED))
     tiny_policy.save(folder / "policy")
     return folder
 

@@ -76,6 +76,7 @@ def test_what_is_no_assignment(text: str) -> None:
         (["zzz=4"], r"zzz: no such setting\. Next: `strive-train config`"),
         (["variants=1", "responses=1"], "pools of one rollout.*set responses to 2 or more"),
         (["steps=10", "warmup=10"], "lower warmup or raise steps"),
+        (["reward=number=near"], "--reward number=near: expected exact or mra"),
         (["steps=0", "lr=0"], r"\(and 1 more\)"),
     ],
 )

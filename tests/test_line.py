@@ -8,6 +8,7 @@ import pytest
 from pipeline.frames import CacheFrames
 from pipeline.ingest import ingest
 from pipeline.ledger import DrawRollouts
+from pipeline.probes import Sampling
 from pipeline.runner import Report, run
 from pipeline.schemas import KEYS, TABLES
 from pipeline.scores import EmbedFrames, ScoreFrames
@@ -15,7 +16,8 @@ from pipeline.store import Store
 from pipeline.variants import BuildVariants
 from tests.tables import assert_same, content
 from toyworld import CLIP, POLICY, dataset
-from trainer.policy import load_answerer, policy_fingerprint
+from trainer.identity import policy_fingerprint
+from trainer.policy import load_answerer
 
 CLIPS = 3
 
@@ -29,9 +31,9 @@ def line(store: Store, annotations: list[Path], fps: float = 4.0) -> dict[str, R
     """Every stage once, as the commands run them; ingest reports are checked by their own tests."""
     for file in annotations:
         ingest(store, file, None, f"toy-{file.stem}", "train", "auto", None, workers=0)
-    draw = DrawRollouts(
-        functools.partial(load_answerer, str(POLICY)), policy_fingerprint(POLICY), draws=2, max_tokens=24
-    )
+    load = functools.partial(load_answerer, str(POLICY))
+    everyone = dict.fromkeys(store.table("samples", ["sample_id"])["sample_id"].to_pylist(), ())
+    draw = DrawRollouts(load, policy_fingerprint(POLICY), "anchor", Sampling(max_tokens=24), everyone, draws=2)
     stages = [CacheFrames(fps=fps), EmbedFrames(str(CLIP)), ScoreFrames(str(CLIP)), BuildVariants(), draw]
     return {stage.name: run(stage, store) for stage in stages}
 

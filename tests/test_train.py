@@ -7,20 +7,25 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pipeline import schemas
 from pipeline.errors import UserError
+from tests.curation_world import write_tag
 from tests.toy_store import a_store
 from toyworld import POLICY
 from trainer import train
 from trainer.config import RunConfig, SftConfig
 from trainer.evaluate import evaluate
+from trainer.grpo import Trainer
 from trainer.metrics import read_rows
+from trainer.policy import load_policy
+from trainer.rollout import Sampled
 from trainer.sft import run as run_sft
-from trainer.stream import Stream, chosen_variants, order, refuse_evaluation
+from trainer.stream import Group, Stream, chosen_variants, order, refuse_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,19 @@ def a_run(store: Path, out: Path, **changes: Any) -> list[dict[str, Any]]:
     }
     train.run(RunConfig.model_validate(settings | changes))
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(out / "metrics.jsonl")]
+
+
+def test_a_response_earns_what_the_rule_of_the_settings_says() -> None:
+    policy = load_policy(POLICY)
+    ids = policy.processor.tokenizer("<think> red </think> <answer> 2 - 4 </answer>", return_tensors="pt")["input_ids"][
+        0
+    ]
+    response = Sampled(ids, torch.zeros(len(ids)))
+    sample = {"task": "grounding", "options": [], "answer": "", "spans": [[2.0, 6.0]]}
+    group = Group(sample, views=[], variants=[], epoch=0, duration_s=8.0)
+    for reward, earned in (("", 0.5), ("span=boundary", 0.5 * 0.75), ("format=0.25", (0.5 + 0.25) / 1.25)):
+        config = RunConfig(policy=str(POLICY), reward=reward, device="cpu")
+        assert Trainer(config, policy, Accelerator(cpu=True)).reward(group, response) == pytest.approx(earned)
 
 
 def same(a: list[dict[str, Any]], b: list[dict[str, Any]], tolerance: float) -> bool:
@@ -149,7 +167,7 @@ def test_frames_cached_under_other_settings_stop_a_run(tmp_path: Path) -> None:
     changed = rows.set_column(
         rows.column_names.index("frames_fingerprint"), "frames_fingerprint", [["old"] * len(rows)]
     )
-    store.write_curated("old", changed, "v1", {})
+    write_tag(store, "old", changed)
     with pytest.raises(UserError, match="cache-frames"):
         Stream(store, "old", None, count=1, view="anchor", groups=1, seed=0)
 
@@ -180,7 +198,7 @@ def test_evaluation_samples_are_never_trained_on_by_accident(tmp_path: Path, spl
     store = a_store(tmp_path / "store", clips=1)
     rows = store.curated("toy").to_pylist()
     rows[0] |= {"split": split, "dataset": "nextgqa"}
-    store.write_curated("mixed", pa.Table.from_pylist(rows, schema=schemas.CURATED), "v1", {})
+    write_tag(store, "mixed", pa.Table.from_pylist(rows, schema=schemas.CURATED))
 
     def stream(name: str, allow: bool) -> Stream:
         return Stream(store, name, None, count=1, view="anchor", groups=1, seed=0, allow_eval=allow)

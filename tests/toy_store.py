@@ -9,6 +9,7 @@ from pipeline import schemas
 from pipeline.checksum import checksum
 from pipeline.samplers import uniform
 from pipeline.store import Store
+from tests.curation_world import statistics, write_tag
 from toyworld.questions import ask
 from toyworld.scenes import render, scene_of
 
@@ -44,16 +45,12 @@ def a_store(folder: Path, clips: int = 4, name: str = "toy") -> Store:
                     "clip": [],
                     "variants": [variant(v, clip) for v in range(VARIANTS)],
                     "frames_fingerprint": video,
-                    "policy": "test",
-                    "draws": 8,
-                    "reward_mean": 0.5,
-                    "reward_var": 0.25,
-                    "format_rate": 1.0,
                     "fingerprint": f"{clip}{k}",
                 }
+                | statistics()
             )
     store.append("frames", pa.Table.from_pylist(frames, schema=schemas.FRAMES))
-    store.write_curated(name, pa.Table.from_pylist(rows, schema=schemas.CURATED), "v1", {})
+    write_tag(store, name, pa.Table.from_pylist(rows, schema=schemas.CURATED))
     return store
 
 

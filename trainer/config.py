@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
+from pipeline.rewards import RewardRule
 from trainer.loss import CLIP_HIGH, CLIP_LOW
 
 Positive = Annotated[int, Field(ge=1)]
@@ -83,6 +83,9 @@ class RunConfig(_Settings):
     """Temperature of the rollouts, and of the log-probabilities that are trained."""
     max_tokens: Positive = 1024
     """Longest response; it is cut there."""
+    reward: str = ""
+    """How reward parts join, such as "number=mra,format=0.1": weights accuracy=1, iou=1, format=0 and forms
+    number=exact|mra, text=rouge|exact, span=iou|boundary. What is left out has the value that stands first here."""
     rollout_batch: Positive = 64
     """Responses that are drawn side by side: memory goes by this, results do not."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = CLIP_LOW
@@ -95,6 +98,11 @@ class RunConfig(_Settings):
     """Newest checkpoints that stay on disk."""
     resume: bool = False
     """Go on from the newest checkpoint in `out`, or start when there is none."""
+
+    @model_validator(mode="after")
+    def _reward_reads(self) -> Self:
+        RewardRule.parse(self.reward)
+        return self
 
     @model_validator(mode="after")
     def _pool_can_differ(self) -> Self:
@@ -204,21 +212,6 @@ def user_error(error: ValidationError, kind: type[BaseModel]) -> UserError:
         return UserError("settings", f"{first['ctx']['error']}{more}", SHOW)
     message = first["msg"].removeprefix("Input ")
     return UserError(f"setting {field}={first['input']}", f"{message}{more}", SHOW)
-
-
-def resolve_device(name: str) -> str:
-    """cpu or cuda, for "auto", "cpu" or "cuda".
-
-    Raises:
-        UserError: another name, or cuda where there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(
-            f"device {name!r}", "expected auto, cpu or cuda", "leave it out to take a GPU when there is one"
-        )
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda", "PyTorch sees no GPU here", "use cpu, or install a PyTorch build for your GPU")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def write(config: BaseModel, file: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.framereader import FrameReader
-from pipeline.rewards import Reward, score
+from pipeline.rewards import Reward, RewardRule, duration_of, score
 from pipeline.runner import Progress
 from pipeline.store import Store
 from pipeline.views import View, load_view
@@ -18,7 +18,7 @@ from trainer.grading import Graded, report
 from trainer.policy import Policy, load_policy
 from trainer.progress import bar
 from trainer.rollout import rollout
-from trainer.stream import ANCHOR, FIRST_IMPORTANCE
+from trainer.stream import ANCHOR, FIRST_IMPORTANCE, video_durations
 
 VIEWS = {"anchor": (ANCHOR,), "importance": (FIRST_IMPORTANCE,), "all": (ANCHOR, FIRST_IMPORTANCE)}
 BATCH = 64  # views answered together
@@ -26,10 +26,11 @@ BATCH = 64  # views answered together
 
 @dataclass(frozen=True)
 class Exam:
-    """One sample with one of its variants."""
+    """One sample with one of its variants, and the length of what its question is about."""
 
     sample: dict[str, Any]
     variant: dict[str, Any]
+    duration_s: float | None
 
 
 def exams(store: Store, dataset: str | None, split: str | None, view: str, limit: int | None) -> list[Exam]:
@@ -49,7 +50,13 @@ def exams(store: Store, dataset: str | None, split: str | None, view: str, limit
         rows = [r for r in store.table("samples").to_pylist() if r["split"] == split]
         variants = {(v["sample_id"], v["variant"]): v for v in store.table("variants").to_pylist()}
     rows = sorted(rows, key=lambda r: str(r["sample_id"]))[:limit]
-    found = [Exam(r, variants[r["sample_id"], k]) for r in rows for k in VIEWS[view] if (r["sample_id"], k) in variants]
+    durations = video_durations(store)
+    found = [
+        Exam(r, variants[r["sample_id"], k], duration_of(r, durations))
+        for r in rows
+        for k in VIEWS[view]
+        if (r["sample_id"], k) in variants
+    ]
     if not found:
         raise UserError(
             f"--dataset {dataset}" if dataset is not None else f"--split {split}",
@@ -69,6 +76,7 @@ def evaluate(
     limit: int | None = None,
     out: Path | None = None,
     max_tokens: int = 256,
+    reward: str = "",
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -76,20 +84,22 @@ def evaluate(
 
     Args:
         out: a file for the predictions, one JSON object a line.
+        reward: how parts join to the figure `reward`, as `RewardRule.parse` reads it; nothing else depends on it.
 
     Returns:
         The figures of all answers (accuracy, miou, format_rate, ...); by task and by view; `samples` counts samples.
     """
+    rule = RewardRule.parse(reward)
     opened = store if isinstance(store, Store) else Store(store)
     todo = exams(opened, dataset, split, view, limit)
     model = load_policy(policy, device)
     rows: list[dict[str, Any]] = []
     graded: list[Graded] = []
     with bar(progress, "evaluate", len(todo)) as advance:
-        for exam, text, reward in answers(model, FrameReader(opened), todo, max_tokens):
+        for exam, text, earned in answers(model, FrameReader(opened), todo, max_tokens, rule):
             kind = "anchor" if exam.variant["variant"] == ANCHOR else "importance"
-            graded.append(Graded(exam.sample["task"], kind, reward))
-            rows.append(prediction(exam, kind, text, reward))
+            graded.append(Graded(exam.sample["task"], kind, earned))
+            rows.append(prediction(exam, kind, text, earned))
             advance(1)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +114,7 @@ def evaluate(
 
 
 def answers(
-    policy: Policy, reader: FrameReader, todo: Sequence[Exam], max_tokens: int
+    policy: Policy, reader: FrameReader, todo: Sequence[Exam], max_tokens: int, rule: RewardRule
 ) -> Iterator[tuple[Exam, str, Reward]]:
     """Each exam with its response and reward, in order."""
     for i in range(0, len(todo), BATCH):
@@ -121,7 +131,8 @@ def answers(
         )
         for exam, one in zip(part, sampled, strict=True):
             s, text = exam.sample, policy.text(one[0])
-            yield exam, text, score(text, s["task"], s["options"], s["answer"], s["spans"])
+            truth = s["task"], s["options"], s["answer"], s["spans"]
+            yield exam, text, score(text, *truth, exam.duration_s, rule)
 
 
 def prediction(exam: Exam, view: str, text: str, reward: Reward) -> dict[str, Any]:
@@ -136,7 +147,9 @@ def prediction(exam: Exam, view: str, text: str, reward: Reward) -> dict[str, An
         "spans": s["spans"],
         "response": text,
         "accuracy": reward.accuracy,
+        "credit": reward.credit,
         "iou": reward.iou,
+        "boundary_iou": reward.boundary_iou,
         "format": reward.format,
         "parse_error": reward.parse_error,
     }

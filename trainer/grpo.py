@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from pipeline.fingerprint import seed_of
-from pipeline.rewards import score
+from pipeline.rewards import RewardRule, score
 from trainer import checkpoint
 from trainer.advantage import joint_advantages
 from trainer.config import RunConfig
@@ -58,6 +58,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, policy: Policy, accelerator: Accelerator) -> None:
         self.config, self.policy, self.accelerator = config, policy, accelerator
+        self.rule = RewardRule.parse(config.reward)
         if config.freeze_vision:
             policy.family.vision(policy.model).requires_grad_(False)
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
@@ -124,21 +125,18 @@ class Trainer:
         return out
 
     def rewards(self, groups: Sequence[Group], sampled: Sequence[Sequence[Sampled]]) -> list[Tensor]:
-        """Rewards of each group's pool, float64 [M, G]: accuracy and temporal IoU, never format."""
+        """Rewards of each group's pool, float64 [M, G]: what the rule of the settings joins, format by its weight."""
         views = iter(sampled)
-        pools = []
-        for g in groups:
-            s = g.sample
-            pools.append(
-                torch.tensor(
-                    [
-                        [score(self.policy.text(x), s["task"], s["options"], s["answer"], s["spans"]).reward for x in r]
-                        for r in (next(views) for _ in g.views)
-                    ],
-                    dtype=torch.float64,
-                )
-            )
-        return pools
+        return [
+            torch.tensor([[self.reward(g, x) for x in next(views)] for _ in g.views], dtype=torch.float64)
+            for g in groups
+        ]
+
+    def reward(self, group: Group, sampled: Sampled) -> float:
+        """What one response earns."""
+        s = group.sample
+        truth = s["task"], s["options"], s["answer"], s["spans"]
+        return score(self.policy.text(sampled), *truth, group.duration_s, self.rule).total
 
     def update(self, live: Sequence[LiveRow]) -> dict[str, float | None]:
         """PPO-clip over all live response tokens; a step without a live pool changes nothing and measures nothing."""

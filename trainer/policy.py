@@ -11,9 +11,10 @@ from torch import Tensor
 
 from pipeline.answerer import Request, Response
 from pipeline.errors import UserError
-from pipeline.fingerprint import fingerprint, folder_fingerprint
 from pipeline.views import View
+from trainer.device import resolve_device
 from trainer.families import Family, Prompt, VisionFeatures, extend, family_of
+from trainer.identity import policy_fingerprint
 from trainer.packing import Packed
 from trainer.rollout import Prefilled, Sampled, decode, prefill, token_logprobs
 
@@ -149,24 +150,6 @@ def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") 
     return Policy(model.to(device).eval(), processor, identity)
 
 
-def policy_fingerprint(name: str | Path) -> str:
-    """Identity of a policy: the contents of its folder; for a hub id, the id.
-
-    Raises:
-        UserError: neither a folder with a config.json nor of the form of a hub id.
-    """
-    folder = Path(name)
-    if (folder / "config.json").is_file():
-        return folder_fingerprint(folder)
-    if folder.exists() or folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
-        raise UserError(
-            f"policy {str(name)!r}",
-            "expected a folder with a config.json, or a hub id like Qwen/Qwen3-VL-8B-Instruct",
-            "check the path given as --policy",
-        )
-    return fingerprint("hub", str(name))
-
-
 def load_answerer(folder: str, device: str) -> Policy:
-    """What the `select` stage calls in its worker: a policy that answers."""
-    return load_policy(folder, device)
+    """What the `select` stage calls in its worker: a policy that answers. `device` may be auto."""
+    return load_policy(folder, resolve_device(device))

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import UserError
 from pipeline.fingerprint import seed_of
 from pipeline.framereader import FrameReader
+from pipeline.rewards import duration_of
 from pipeline.sources import is_evaluation
 from pipeline.store import Store
 from pipeline.views import View, load_view
@@ -25,17 +27,53 @@ class Group:
     Attributes:
         sample: the curated row. views: M views. variants: their numbers (0 is the anchor).
         epoch: how often the stream had passed over the dataset before.
+        duration_s: of what the question is about, its clip or its video; None when not known.
     """
 
     sample: dict[str, Any]
     views: Sequence[View]
     variants: Sequence[int]
     epoch: int
+    duration_s: float | None = None
 
 
 def order(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of n samples in an epoch: a pure function of (seed, epoch), int64 [n]."""
     return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(n)
+
+
+def weighted_order(seed: int, epoch: int, weights: Sequence[float] | npt.NDArray[np.floating]) -> np.ndarray:
+    """The order of an epoch whose samples are drawn by weight: a pure function of (seed, epoch, weights), int64 [n].
+
+    Systematic resampling (Kitagawa 1996): one random offset, then n even steps along the summed weights, so that
+    sample i appears n * w_i / sum(w) times, rounded down or up; no other way of drawing varies less. Equal weights give
+    `order` itself.
+
+    Args:
+        weights: [n], finite, at least 0, not all 0.
+
+    Raises:
+        ValueError: they are not.
+    """
+    w = np.asarray(weights, np.float64)
+    if w.ndim != 1 or not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
+        raise ValueError("expected finite weights of at least 0, not all 0")
+    n = len(w)
+    if w.min() == w.max():
+        return order(seed, epoch, n)
+    w = w / w.max()  # the sum of the largest floats would be infinite
+    ends = np.cumsum(w)
+    steps = (np.arange(n) + np.random.default_rng(seed_of(seed, "weights", epoch)).random()) * (ends[-1] / n)
+    # A last step that rounding puts beyond the end belongs to the last sample that has a weight.
+    drawn = np.minimum(np.searchsorted(ends, steps, side="right"), np.flatnonzero(w)[-1])
+    shuffled: np.ndarray = drawn[order(seed, epoch, n)]
+    return shuffled
+
+
+def video_durations(store: Store) -> dict[str, float]:
+    """Seconds of every video in a store, by video_id."""
+    table = store.table("videos", ["video_id", "duration_s"])
+    return dict(zip(table["video_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True))
 
 
 def refuse_evaluation(dataset: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -68,7 +106,7 @@ def chosen_variants(available: Sequence[int], count: int, view: str) -> list[int
 
 
 class Stream:
-    """Batches of groups, a pure function of the step.
+    """Batches of groups, a pure function of the step. Samples are drawn by the dataset's weights: see `weighted_order`.
 
     Args:
         count: M, views of a sample. view: which one when M is 1. groups: samples a step.
@@ -92,6 +130,8 @@ class Stream:
     ) -> None:
         self.rows: list[dict[str, Any]] = store.curated(dataset, tag).to_pylist()
         self.reader = FrameReader(store)
+        self.durations = video_durations(store)
+        self.weights = np.array([row["weight"] for row in self.rows], np.float64)
         self.count, self.view, self.groups, self.seed = count, view, groups, seed
         self._check(dataset)
         if not allow_eval:
@@ -124,14 +164,14 @@ class Stream:
         return [self._group(*divmod(p, len(self.rows))) for p in positions]
 
     def _group(self, epoch: int, place: int) -> Group:
-        row = self.rows[int(order(self.seed, epoch, len(self.rows))[place])]
+        row = self.rows[int(weighted_order(self.seed, epoch, self.weights)[place])]
         by_number = {v["variant"]: v for v in row["variants"]}
         numbers = chosen_variants(list(by_number), self.count, self.view)
         views = [
             load_view(self.reader, row["video_id"], *(by_number[k][name] for name in ("indices", "crop", "scale")))
             for k in numbers
         ]
-        return Group(row, views, numbers, epoch)
+        return Group(row, views, numbers, epoch, duration_of(row, self.durations))
 
     def batches(self, first: int, last: int) -> Iterator[tuple[int, list[Group]]]:
         """Steps first..last-1, the next one read while the present one trains (Lance releases the GIL)."""

@@ -12,8 +12,9 @@ from pipeline.errors import UserError
 from pipeline.runner import Progress
 from pipeline.store import Store
 from trainer import checkpoint
-from trainer.config import RunConfig, SftConfig, check_resume, resolve_device
+from trainer.config import RunConfig, SftConfig, check_resume
 from trainer.config import write as write_settings
+from trainer.device import resolve_device
 from trainer.grpo import Trainer
 from trainer.metrics import MetricsLog, read_rows
 from trainer.policy import load_policy
