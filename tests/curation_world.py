@@ -1,21 +1,30 @@
 """A small store made by hand for the tests of the upper pipeline, a tiny image-text model, and a policy of rules."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schemas
+from pipeline import runner, schemas
+from pipeline.answerer import Request, Response
 from pipeline.checksum import checksum
+from pipeline.curate import select
+from pipeline.drawing import Asker
 from pipeline.fingerprint import fingerprint, seed_of
-from pipeline.ledger import Request, Response
+from pipeline.plan import Plan, SelectReport
+from pipeline.rewards import RewardRule
 from pipeline.store import Store
+from pipeline.variants import BuildVariants
+from pipeline.verdicts import Rule, thresholds
 
 SIDE, FRAMES = 64, 24
 OPTIONS = ["red", "blue", "green", "white"]
+TASKS = ("choice", "grounding", "grounded_choice")
+WORDS = ("always", "never", "half", "sight")
+"""First words of questions: how the policy of rules fares with them."""
 
 
 def add_videos(store: Store, names: Sequence[str], frames: int = FRAMES, recipe: str = "2 fps") -> None:
@@ -75,6 +84,64 @@ def add_scores(store: Store, scores: dict[str, Sequence[float]]) -> None:
     store.append("frame_scores", pa.Table.from_pylist(rows, schema=schemas.FRAME_SCORES))
 
 
+def add_durations(store: Store, names: Sequence[str]) -> None:
+    """Rows of `videos`: boundary-weighted IoU needs their lengths."""
+    row = {"path": "", "codec": "h264", "bytes": 1, "width": SIDE, "height": SIDE, "rotation": 0, "fps": 2.0}
+    row |= {"duration_s": FRAMES / 2, "frame_count": FRAMES, "variable_rate": False, "status": "ok", "fingerprint": "f"}
+    store.append("videos", pa.Table.from_pylist([row | {"video_id": v} for v in names], schema=schemas.VIDEOS))
+
+
+def a_pool(
+    folder: Path, tasks: Sequence[str] = TASKS, words: Sequence[str] = WORDS, each: int = 3, views: int = 3
+) -> Store:
+    """Samples `task-word-i` on two videos, with views; the last of each word is for validation."""
+    store = Store(folder, create=True)
+    videos = ["v1", "v2"]
+    add_videos(store, videos)
+    add_durations(store, videos)
+    samples = [
+        a_sample(
+            f"{task}-{word}-{i}",
+            videos[i % 2],
+            task,
+            question=f"{word} what?",
+            split="val" if i == each - 1 else "train",
+        )
+        for task in tasks
+        for word in words
+        for i in range(each)
+    ]
+    add_samples(store, samples)
+    add_scores(store, {row["sample_id"]: np.linspace(0, 1, FRAMES) for row in samples})
+    runner.run(BuildVariants(m=views), store)
+    return store
+
+
+def statistics(**columns: Any) -> dict[str, Any]:
+    """The statistics of a curated row; other columns as given."""
+    return {
+        "policy": "test",
+        "draws": 8,
+        "reward_mean": 0.5,
+        "reward_low": 0.2,
+        "reward_high": 0.8,
+        "reward_var": 0.25,
+        "between_share": None,
+        "format_rate": 1.0,
+        "blind_draws": 0,
+        "blind_mean": None,
+        "one_frame_draws": 0,
+        "one_frame_mean": None,
+        "weight": 1.0,
+    } | columns
+
+
+def write_tag(store: Store, name: str, rows: pa.Table, tag: str = "v1", facts: Mapping[str, str] | None = None) -> int:
+    """Write a curated dataset by hand; its verdicts say that every sample of the pool was kept."""
+    kept = rows.append_column("reason", pa.array([""] * rows.num_rows, pa.string()))
+    return store.write_curated(name, rows, kept.select(schemas.VERDICTS.names), tag, dict(facts or {}))
+
+
 def a_scorer(folder: Path, seed: int = 0, image_size: int = SIDE, context: int = 16) -> Path:
     """A folder in open_clip's layout with a model of random weights."""
     import open_clip
@@ -100,16 +167,19 @@ class RulePolicy:
     """Answers without a model: how often it is right follows from the question, and each answer from the seed alone."""
 
     fingerprint = "rules"
-    asked = 0  # responses drawn in this process
+    asked = 0  # responses drawn in this process, by policies that answer like this one too
+
+    def prepare(self, requests: Sequence[Request]) -> Sequence[Request]:
+        return requests
 
     def answer(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[list[Response]]:
         return [[self.respond(request, seed, temperature) for seed in request.seeds] for request in requests]
 
     def respond(self, request: Request, seed: int, temperature: float) -> Response:
-        type(self).asked += 1
+        RulePolicy.asked += 1
         word = request.question.split()[0]
         rng = np.random.default_rng(seed_of(seed, request.frames.tobytes().hex()[:64], request.times.tolist()))
-        right = {"always": 1.0, "never": 0.0, "half": 0.5}.get(word, 0.6)
+        right = {"always": 1.0, "never": 0.0, "half": 0.5, "sight": 0.5 * bool(len(request.frames))}.get(word, 0.6)
         letter = "B" if rng.random() < right else "C"
         start = 3.0 if rng.random() < right else 3.6
         answers = {"grounding": f"{start} - 5.0", "grounded_choice": f"{letter} {start} - 5.0"}
@@ -120,3 +190,25 @@ class RulePolicy:
 def rule_policy(device: str) -> RulePolicy:
     """What a stage loads in its worker."""
     return RulePolicy()
+
+
+def a_rule(min_var: str | None = "0.1", reward: RewardRule | None = None, **bounds: float | None) -> Rule:
+    """When a sample is kept; None: no filter by variance."""
+    joined = reward or RewardRule()
+    return Rule(None if min_var is None else thresholds(min_var, joined), reward=joined, **bounds)
+
+
+def choose(
+    store: Store,
+    rule: Rule | None = None,
+    *,
+    asker: Mapping[str, Any] | None = None,
+    command: str = "",
+    policy_name: str = "rules",
+    **plan: Any,
+) -> SelectReport:
+    """Select by the policy of rules; `RulePolicy.asked` then counts what this selection drew."""
+    RulePolicy.asked = 0
+    asking = {"load": rule_policy, "fingerprint": "rules", **(asker or {})}
+    chosen = Plan(**{"name": "d", **plan})
+    return select(store, chosen, rule or a_rule(), Asker(**asking), policy_name=policy_name, command=command)

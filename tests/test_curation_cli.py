@@ -1,6 +1,8 @@
 """score-frames, build-variants and select as commands: what they print, and how they refuse."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 
+from cli import output
 from cli.data import app
 from pipeline.errors import UserError
 from pipeline.store import Store
@@ -76,6 +79,26 @@ def test_tables_say_what_is_left_out(store: Store, capsys: pytest.CaptureFixture
         ["select", "--draws", "0"],
         ["select", "--temperature", "0"],
         ["select", "--tag", "a b"],
+        ["select", "--min-var", "choice=9"],
+        ["select", "--min-var", "colour=0.1"],
+        ["select", "--views", "x"],
+        ["select", "--mode", "x"],
+        ["select", "--min-acc", "-0.1"],
+        ["select", "--min-acc", "0.9", "--max-acc", "0.1"],
+        ["select", "--max-blind-acc", "2"],
+        ["select", "--max-blind-acc", "0.5", "--blind-draws", "0"],
+        ["select", "--blind-draws", "-1"],
+        ["select", "--one-frame-draws", "-1"],
+        ["select", "--stop-error", "2"],
+        ["select", "--reward", "nonsense"],
+        ["select", "--reward", "accuracy=0,iou=0"],
+        ["select", "--reward", "span=square"],
+        ["select", "--per-source", "0"],
+        ["select", "--max-samples", "0"],
+        ["select", "--exclude", "sense"],
+        ["select", "--exclude", "leaks"],
+        ["select", "--endpoint", "not a url"],
+        ["select", "--ledger-only"],
     ],
 )
 def test_a_mistake_is_refused_before_any_work(
@@ -97,6 +120,45 @@ def test_a_mistake_is_one_line_and_exit_code_2(store: Store) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: --min-var 0.3: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-blind-acc", "2"], "error: --max-blind-acc 2"),
+        (["--reward", "nonsense"], "error: --reward nonsense: "),
+        (["--views", "x"], "error: --views x: one of anchor, variants. "),
+        (["--endpoint", "URL"], "error: "),
+        (["--ledger-only"], "error: 0 of 3 samples kept"),
+    ],
+)
+def test_options_of_select_are_refused_in_one_line(
+    store: Store, words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:  # bound and never listening: nobody else takes the port, and it refuses
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        given = [url if word == "URL" else word for word in words]
+        monkeypatch.setattr(
+            sys, "argv", ["strive-data", "select", *given, "--retries", "0", "--store", str(store.path)]
+        )
+        monkeypatch.setattr(os, "_exit", sys.exit)  # the program leaves its process at once; this one is the tests'
+        with pytest.raises(SystemExit) as ended:
+            output.run(app, "strive-data")
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("rule in force: ")]
+    assert (ended.value.code, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith(said) and "Next: " in lines[0]
+    assert "URL" not in words or url in lines[0]
+    assert store.count("rollouts") == 0
+
+
+def test_the_rule_in_force_is_told_before_anybody_is_asked(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="0 of 3 samples kept"):
+        command("select", "--ledger-only", "--min-var", "0.2,number=0", "--max-acc", "0.9", "--store", store.path)
+    told = capsys.readouterr().err
+    for part in (">= 0.2 (choice)", ">= 0.02 (grounding, grounded_choice, open)", ">= 0 (number)", "<= 0.9"):
+        assert part in told
 
 
 @pytest.mark.parametrize("name", ["score-frames", "build-variants", "select"])

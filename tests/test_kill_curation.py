@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from pipeline import runner
-from pipeline.curate import select
-from pipeline.ledger import Request, Response
+from pipeline.answerer import Request, Response
 from pipeline.scores import EmbedFrames, ScoreFrames
 from pipeline.store import Store
 from pipeline.variants import BuildVariants
 from tests.curation_world import FRAMES, RulePolicy, a_sample, a_scorer, add_samples, add_scores, add_videos
+from tests.curation_world import choose as choose_from
 
 MOMENTS = 10
 TABLES = {"score": ("frame_embeddings", "frame_scores"), "choose": ("rollouts",)}
@@ -46,7 +46,7 @@ def score(path: str, folder: str) -> None:
 def choose(path: str) -> None:
     """What `strive-data select` does, with a commit after every batch."""
     runner._COMMIT_S = (0.0, 0.0)
-    select(Store(path), "d", load_policy=slow_policy, policy_fingerprint="rules", draws=4)
+    choose_from(Store(path), asker={"load": slow_policy}, draws=4)
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,14 @@ import toyworld
 from benchmarks.copies import KINDS, World, make_world, precision_recall
 from cli.data import app
 from pipeline import overlaps, runner
-from pipeline.curate import SelectReport, select
 from pipeline.errors import UserError
 from pipeline.leaks import leaks, sides
+from pipeline.plan import SelectReport
 from pipeline.scorer import resolve
 from pipeline.store import Store
 from pipeline.variants import BuildVariants
-from tests.curation_world import FRAMES, a_sample, add_samples, add_scores, add_videos, rule_policy
+from tests import curation_world
+from tests.curation_world import FRAMES, a_rule, a_sample, add_samples, add_scores, add_videos
 
 LABEL = resolve(str(toyworld.CLIP)).label
 
@@ -114,7 +115,7 @@ def test_content_leaks_of_videos_and_questions(store: Store) -> None:
 
 
 def choose(store: Store, exclude: list[str], **options: Any) -> SelectReport:
-    return select(store, "d", 0.0, load_policy=rule_policy, policy_fingerprint="rules", exclude=exclude, **options)
+    return curation_world.choose(store, a_rule("0"), exclude=exclude, **options)
 
 
 def test_the_funnel_names_what_was_excluded_and_the_policy_is_not_asked(store: Store) -> None:

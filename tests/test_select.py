@@ -1,75 +1,89 @@
-"""Selection: the funnel, the thresholds, the curated rows and their card."""
+"""Selection: the funnel, the verdicts, the curated rows and their card."""
 
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline import runner
-from pipeline.curate import SelectReport, Spread, rule_text, select, spread, thresholds, verdict
+from pipeline import schemas
 from pipeline.errors import UserError
-from pipeline.groups import is_dead, population_variance
-from pipeline.schemas import CURATED, TASKS
+from pipeline.groups import population_variance, wilson
+from pipeline.plan import SelectReport
+from pipeline.rewards import DEFAULT_RULE, reward_expr
+from pipeline.schemas import CURATED, VERDICTS
 from pipeline.store import Store
-from pipeline.variants import BuildVariants
-from tests.curation_world import FRAMES, RulePolicy, a_sample, add_samples, add_scores, add_videos, rule_policy
+from tests.curation_world import TASKS, RulePolicy, a_pool, a_rule, a_sample, add_samples, choose
 
-QUESTIONS = {"always": "all right", "never": "all wrong", "half": ""}
+ASKABLE = len(TASKS) * 4 * 3
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "s", create=True)
-    add_videos(store, ["v1", "v2"])
-    samples = [
-        a_sample(
-            f"{task}-{word}-{i}", f"v{1 + i % 2}", task, question=f"{word} what?", split="val" if i == 3 else "train"
-        )
-        for task in ("choice", "grounding", "grounded_choice")
-        for word in QUESTIONS
-        for i in range(4)
-    ]
-    add_samples(store, [*samples, a_sample("no-frames", "quarantined"), a_sample("no-views", "v1")])
-    add_scores(store, {row["sample_id"]: np.linspace(0, 1, FRAMES) for row in samples})
-    runner.run(BuildVariants(), store)
+    store = a_pool(tmp_path / "s")
+    add_samples(store, [a_sample("no-frames", "quarantined"), a_sample("no-views", "v1")])
     return store
 
 
-def choose(store: Store, min_var: float | None = 0.1, **options: Any) -> SelectReport:
-    RulePolicy.asked = 0
-    return select(store, "d", min_var, load_policy=rule_policy, policy_fingerprint="rules", **options)
+def rewards(store: Store) -> dict[str, list[float]]:
+    """The rewards of the ledger's anchor draws, by sample."""
+    tasks = store.scan("samples").select("sample_id", "task").collect()
+    rows = store.scan("rollouts").filter(pl.col("variant") == 0).collect().join(tasks, on="sample_id")
+    rows = rows.sort("sample_id", "draw").with_columns(reward_expr(DEFAULT_RULE).alias("reward"))
+    return {str(key): group["reward"].to_list() for (key,), group in rows.group_by("sample_id")}
 
 
 def test_the_funnel_adds_up_and_names_its_reasons(store: Store) -> None:
     report = choose(store)
-    assert report.pool == 38 == report.kept + sum(report.dropped.values())
-    assert (report.dropped["no frames"], report.dropped["no variants"], report.dropped["no rollouts"]) == (1, 1, 0)
-    assert report.dropped["all wrong"] >= 4
-    assert report.dropped["all right"] >= 4
+    assert report.pool == ASKABLE + 2 == report.kept + sum(report.dropped.values())
+    assert (report.dropped["no frames"], report.dropped["no variants"]) == (1, 1)
+    assert report.dropped["all wrong"] >= 3
+    assert report.dropped["all right"] >= 9
     for funnel in report.per_task.values():
         assert funnel["pool"] == sum(count for name, count in funnel.items() if name != "pool")
     assert sum(funnel["kept"] for funnel in report.per_task.values()) == report.kept
-    assert json.loads(json.dumps(report.as_dict()))["rollouts"]["done"] == 36 * 8
+    assert json.loads(json.dumps(report.as_dict()))["kept"] == report.kept
 
 
-def test_kept_rows_are_those_whose_variance_passes(store: Store) -> None:
+def test_every_sample_of_the_pool_has_one_verdict_and_the_kept_ones_are_curated(store: Store) -> None:
     report = choose(store)
-    rollouts = store.scan("rollouts").collect()
+    judged, kept = store.verdicts("d").to_pylist(), store.curated("d").to_pylist()
+    assert store.verdicts("d").schema.names == VERDICTS.names
+    assert [row["sample_id"] for row in judged] == sorted(store.table("samples")["sample_id"].to_pylist())
+    assert [row["sample_id"] for row in judged if not row["reason"]] == [row["sample_id"] for row in kept]
+    assert Counter(row["reason"] for row in judged if row["reason"]) == Counter(report.dropped)
+    statistics = [f.name for f in schemas.STATISTICS]
+    by_id = {row["sample_id"]: row for row in judged}
+    for row in kept:
+        assert all(row[name] == by_id[row["sample_id"]][name] for name in statistics)
+    for key in ("no-frames", "no-views"):
+        assert (by_id[key]["draws"], by_id[key]["reward_mean"], by_id[key]["policy"]) == (0, None, None)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_kept_rows_are_those_whose_variance_passes(store: Store, adaptive: bool) -> None:
+    report = choose(store, asker={"adaptive": adaptive})
     kept = {row["sample_id"]: row for row in store.curated("d", report.tag).to_pylist()}
-    for (key,), group in rollouts.group_by("sample_id"):
-        rewards = group["reward"].to_numpy()
-        threshold = 0.1 if str(key).startswith("choice") else 0.01
-        assert (key in kept) == (np.var(rewards) >= threshold - 1e-9 and rewards.max() > rewards.min())
+    drawn = rewards(store)
+    assert len(drawn) == ASKABLE
+    for key, values in drawn.items():
+        threshold = 0.1 if key.startswith("choice") else 0.01
+        if len(values) == 8:
+            assert (key in kept) == (np.var(values) >= threshold - 1e-9 and max(values) > min(values))
         if key in kept:
-            assert kept[key]["reward_var"] == population_variance(rewards)
-            assert kept[key]["reward_mean"] == pytest.approx(rewards.mean())
-            assert kept[key]["draws"] == 8
+            row = kept[key]
+            assert row["reward_var"] == pytest.approx(population_variance(values), abs=1e-12)
+            assert row["reward_mean"] == pytest.approx(np.mean(values))
+            assert (row["reward_low"], row["reward_high"]) == pytest.approx(wilson(sum(values), len(values)))
+            assert (row["draws"], row["format_rate"], row["between_share"]) == (len(values), 1.0, None)
+            assert (row["policy"], row["weight"], row["blind_draws"]) == ("rules", 1.0, 0)
     assert any(key.startswith("grounding") for key in kept)
+    assert adaptive == any(len(values) < 8 for values in drawn.values())
 
 
 def test_a_curated_row_holds_all_views_anchor_first(store: Store) -> None:
@@ -83,63 +97,79 @@ def test_a_curated_row_holds_all_views_anchor_first(store: Store) -> None:
         assert all(a["indices"] == b["indices"] for a, b in zip(row["variants"], mine, strict=True))
 
 
-def test_a_new_threshold_asks_the_policy_nothing_and_a_stricter_one_keeps_a_subset(store: Store) -> None:
-    before: set[str] | None = None
-    for min_var in (0.0, 0.05, 0.1, 0.2, 0.24):
-        report = choose(store, min_var)
-        kept = set(store.curated("d", report.tag)["sample_id"].to_pylist())
-        assert RulePolicy.asked == (0 if before is not None else 36 * 8)
-        assert before is None or kept <= before
-        before = kept
-
-
 def test_no_filter_keeps_every_sample_with_rollouts(store: Store) -> None:
-    assert choose(store, None).kept == 36
-    assert choose(store, 0.0).kept == 36
+    assert choose(store, a_rule(None)).kept == ASKABLE
+    assert RulePolicy.asked == 8 * ASKABLE
+    assert choose(store, a_rule("0")).kept == ASKABLE
 
 
 def test_selecting_again_changes_nothing(store: Store) -> None:
-    first, second = choose(store, command="x"), choose(store, command="x")
-    assert (second.tag, second.version, second.rollouts.to_do) == (first.tag, first.version, 0)
-    assert Path(first.card).read_text() == Path(second.card).read_text()
+    first = choose(store, command="x")
+    card = Path(first.card).read_text()
+    second = choose(store, command="x")
+    assert (second.tag, second.version, second.drawn_now, RulePolicy.asked) == (first.tag, first.version, 0, 0)
+    assert Path(second.card).read_text() == card
 
 
 def test_tags_keep_their_versions_apart(store: Store) -> None:
-    loose = choose(store, 0.0, tag="loose")
-    strict = choose(store, 0.1)
-    assert store.curated("d", "loose").num_rows == loose.kept == 36
-    assert store.curated("d", strict.tag).num_rows == store.curated("d").num_rows == strict.kept < 36
+    loose = choose(store, a_rule("0"), tag="loose")
+    strict = choose(store)
+    assert store.curated("d", "loose").num_rows == loose.kept == ASKABLE
+    assert store.curated("d", strict.tag).num_rows == store.curated("d").num_rows == strict.kept < ASKABLE
+    assert store.curated_tags("d") == {"loose": loose.version, strict.tag: strict.version}
+    assert store.verdicts("d", "loose")["reason"].to_pylist().count("") == ASKABLE
+    assert json.loads(store.facts("d", "loose")["thresholds"])["choice"] == 0
+    assert json.loads(store.facts("d")["thresholds"])["choice"] == 0.1
+    cards = Path(strict.path) / "cards"
+    assert sorted(card.name for card in cards.iterdir()) == sorted([f"{strict.tag}.md", "loose.md"])
+    assert (cards / f"{strict.tag}.md").read_text() == Path(strict.card).read_text()
+    with pytest.raises(UserError, match="names other samples"):
+        choose(store, tag="loose")
+    assert store.curated("d", "loose").num_rows == ASKABLE
 
 
 def test_source_and_split_choose_the_pool(store: Store) -> None:
-    assert choose(store, None, split="val").kept == 9
-    assert RulePolicy.asked == 9 * 8
-    assert choose(store, None, source="test").pool == 38
-    assert RulePolicy.asked == 27 * 8
+    keep_all = a_rule(None)
+    assert choose(store, keep_all, split="val").kept == ASKABLE // 3
+    assert RulePolicy.asked == 8 * ASKABLE // 3
+    assert choose(store, keep_all, source="test").pool == ASKABLE + 2
+    assert RulePolicy.asked == 8 * (ASKABLE - ASKABLE // 3)
     with pytest.raises(UserError, match="test/train, test/val"):
         choose(store, source="elsewhere")
 
 
 def test_more_draws_draw_the_difference(store: Store) -> None:
-    choose(store)
-    report = choose(store, draws=16)
-    assert RulePolicy.asked == 36 * 8
+    fixed = {"adaptive": False}
+    choose(store, asker=fixed)
+    report = choose(store, asker=fixed, draws=16)
+    assert RulePolicy.asked == 8 * ASKABLE
     assert set(store.curated("d")["draws"].to_pylist()) == {16}
-    assert report.draws == 16
+    assert (report.draws, report.calls, report.calls_saved) == (16, 16 * ASKABLE, 0.0)
+
+
+def test_fewer_draws_decide_by_the_first_ones(store: Store) -> None:
+    fixed = {"adaptive": False}
+    choose(store, asker=fixed, draws=16)
+    choose(store, asker=fixed, draws=4)
+    assert RulePolicy.asked == 0
+    drawn = rewards(store)
+    for row in store.curated("d").to_pylist():
+        assert row["draws"] == 4
+        assert row["reward_mean"] == pytest.approx(np.mean(drawn[row["sample_id"]][:4]))
 
 
 def test_nothing_kept_is_a_user_error_with_the_funnel(store: Store) -> None:
     with pytest.raises(UserError, match="all right"):
-        choose(store, 0.1, draws=1)
+        choose(store, draws=1)
+    assert store.curated_names() == []
 
 
 def test_the_card_tells_what_how_and_why(store: Store) -> None:
-    report = choose(store, command="strive-data select --min-var 0.1", policy_name="rules")
+    report = choose(store, command="strive-data select --min-var 0.1")
     card = Path(report.card).read_text()
-    assert card.startswith("---\npretty_name:")
-    assert "task_categories:" in card
-    wanted = ["| choice |", "all wrong", "no frames", ">= 0.1 (choice", ">= 0.01 (grounding", "rules", "| test | val |"]
-    for text in [*wanted, report.tag, "strive-data select --min-var 0.1", "torch", "temperature", "Scorer: test"]:
+    assert card.startswith("---\n")
+    wanted = ["choice", "all wrong", "no frames", ">= 0.1 (choice", ">= 0.01 (grounding", "rules", "temperature"]
+    for text in [*wanted, report.tag, "strive-data select --min-var 0.1"]:
         assert text in card
 
 
@@ -149,45 +179,66 @@ def test_polars_opens_a_curated_dataset(store: Store) -> None:
     assert len(frame) == report.kept
 
 
-@pytest.mark.parametrize("bad", [-0.01, 0.2501, float("nan"), 1.0])
-def test_a_threshold_that_no_binary_reward_can_reach_is_refused(store: Store, bad: float) -> None:
-    with pytest.raises(UserError, match="min-var"):
-        choose(store, bad)
+@pytest.mark.parametrize("bad", [{"tag": "a b"}, {"tag": "../x"}, {"tag": ""}, {"name": "../x"}, {"mode": "x"}])
+def test_bad_names_are_refused_before_anything_is_drawn(store: Store, bad: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        choose(store, **bad)
     assert store.count("rollouts") == 0
 
 
-@pytest.mark.parametrize("bad", [{"tag": "a b"}, {"tag": "../x"}, {"tag": ""}])
-def test_bad_tags_are_refused(store: Store, bad: dict[str, str]) -> None:
-    with pytest.raises(UserError):
-        choose(store, **bad)
+def weights_of(store: Store, report: SelectReport) -> dict[str, float]:
+    return {row["sample_id"]: row["weight"] for row in store.curated("d", report.tag).to_pylist()}
 
 
-def test_the_rule_by_task() -> None:
-    assert thresholds(0.1) == pytest.approx(
-        {"choice": 0.1, "number": 0.1, "open": 0.1, "grounding": 0.01, "grounded_choice": 0.01}
-    )
-    assert set(thresholds(0.2)) == set(TASKS)
-    assert ">= 0.1" in rule_text(thresholds(0.1))
-    assert ">= 0.01" in rule_text(thresholds(0.1))
+def test_weights_keep_every_sample_and_favour_what_varies(store: Store) -> None:
+    report = choose(store, mode="weight")
+    assert report.kept == ASKABLE
+    assert RulePolicy.asked == 8 * ASKABLE, "a weight is an estimate: all draws count"
+    weights = weights_of(store, report)
+    assert min(weights.values()) > 0
+    for task in TASKS:
+        of_task = {key: weight for key, weight in weights.items() if key.startswith(task + "-")}
+        assert np.mean(list(of_task.values())) == pytest.approx(1.0)
+        variances = {key: np.var(values) for key, values in rewards(store).items() if key in of_task}
+        by_variance = sorted(of_task, key=lambda key: variances[key])
+        assert of_task[by_variance[0]] < 1.0 < of_task[by_variance[-1]]
+        ordered = [of_task[key] for key in by_variance]
+        assert all(a <= b + 1e-9 for a, b in pairwise(ordered))
+    cut = choose(store)
+    assert (RulePolicy.asked, set(weights_of(store, cut).values())) == (0, {1.0})
 
 
-def test_a_threshold_of_one_in_eight_keeps_one_in_eight() -> None:
-    one = spread([1.0] + [0.0] * 7, [1.0] * 8)
-    assert verdict(one, 0.109375) == ""
-    assert verdict(one, 0.11) == "below threshold"
+def test_weights_and_bounds_of_the_mean_go_together(store: Store) -> None:
+    report = choose(store, a_rule(min_acc=0.05, max_acc=0.95), mode="weight")
+    assert 0 < report.kept < ASKABLE
+    assert {"too hard", "too easy"} <= {reason for reason, count in report.dropped.items() if count}
 
 
-def test_dead_float32_rewards_are_dropped_below_any_threshold() -> None:
-    dead = spread(np.full(8, 0.9, np.float32).tolist(), [1.0] * 8)
-    assert dead.variance == 0.0
-    assert verdict(dead, 1e-12) == "below threshold"
-    assert verdict(dead, 0.0) == ""
+def embed(store: Store) -> None:
+    """Frame embeddings of both videos."""
+    vectors = {"v1": [1.0, 0.0] * 2, "v2": [0.0, 1.0] * 2}  # of two frames each
+    rows = [
+        {"video_id": video, "scorer": "test", "dim": 2, "embeddings": np.float16(found), "fingerprint": video}
+        for video, found in vectors.items()
+    ]
+    store.append("frame_embeddings", pa.Table.from_pylist(rows, schema=schemas.FRAME_EMBEDDINGS))
 
 
-@given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=1, max_size=16), st.floats(0, 0.25), st.floats(0, 0.25))
-def test_a_stricter_threshold_never_keeps_more(rewards: list[float], a: float, b: float) -> None:
-    stats = spread(rewards, [1.0] * len(rewards))
-    assert stats == Spread(stats.mean, population_variance(rewards), is_dead(rewards), 1.0)
-    loose, strict = sorted((a, b))
-    if verdict(stats, strict) == "":
-        assert verdict(stats, loose) == ""
+def test_a_budget_spares_what_varies_most_and_names_what_it_left_out(store: Store) -> None:
+    with pytest.raises(UserError, match="score-frames"):
+        choose(store, max_samples=4)
+    embed(store)
+    whole = choose(store)
+    all_kept = set(store.curated("d")["sample_id"].to_pylist())
+    few = choose(store, max_samples=4)
+    kept = set(store.curated("d")["sample_id"].to_pylist())
+    assert (few.kept, few.dropped["beyond --max-samples"], RulePolicy.asked) == (4, whole.kept - 4, 0)
+    assert kept < all_kept
+    assert set(store.curated("d")["video_id"].to_pylist()) == {"v1", "v2"}
+    each = choose(store, per_source=3)
+    assert (each.kept, each.dropped["beyond --per-source"]) == (3, whole.kept - 3)
+    assert set(store.curated("d")["sample_id"].to_pylist()) < kept
+    assert choose(store, max_samples=10**6).tag == choose(store, max_samples=10**6).tag
+    for bad in ({"per_source": 0}, {"max_samples": 0}):
+        with pytest.raises(UserError, match="1 or more"):
+            choose(store, **bad)

@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.schemas import CURATED, FRAMES, KEYS, ROLLOUTS, SAMPLES, TABLES
 from pipeline.store import Store, literal, write_fragments
+from tests.curation_world import statistics, write_tag
 
 
 def frames(video: str, n: int, fingerprint: str = "f", start: int = 0) -> pa.Table:
@@ -57,12 +58,8 @@ def curated(names: list[str], question: str = "why?", views: int = 2) -> pa.Tabl
             "spans": [[0.0, 1.5], [2.0, 2.5]],
             "variants": [{"variant": i, **view} for i in range(views)],
             "frames_fingerprint": "f",
-            "policy": "p",
-            "draws": 8,
-            "reward_mean": 0.5,
-            "reward_var": 0.25,
-            "format_rate": 1.0,
             "fingerprint": "x",
+            **statistics(),
         }
         for name in names
     ]
@@ -134,7 +131,6 @@ def test_removing_items_removes_them_and_nothing_else(tmp_path: Path) -> None:
         "tokens": 1,
         "logprob": 0.0,
         "format": 1.0,
-        "reward": 0.0,
         "parse_error": "",
         "fingerprint": "f",
     }
@@ -180,19 +176,19 @@ def test_many_small_commits_are_joined_and_lose_nothing(tmp_path: Path) -> None:
 def test_curated_datasets_are_replaced_whole_and_tagged(tmp_path: Path) -> None:
     """merge_insert with when_not_matched_by_source_delete, on nested lists of structs: one commit replaces all."""
     store = Store(tmp_path, create=True)
-    first = store.write_curated("set", curated(["b", "a", "c"]), "v1", {"min_var": "0.1"})
-    assert store.write_curated("set", curated(["a", "b", "c"]), "v1", {"min_var": "0.1"}) == first
-    second = store.write_curated("set", curated(["b", "d"], "who?", views=3), "v2", {"min_var": "0.2"})
+    first = write_tag(store, "set", curated(["b", "a", "c"]), "v1", {"min_var": "0.1"})
+    assert write_tag(store, "set", curated(["a", "b", "c"]), "v1", {"min_var": "0.1"}) == first
+    second = write_tag(store, "set", curated(["b", "d"], "who?", views=3), "v2", {"min_var": "0.2"})
     assert second > first
     assert store.curated("set").equals(curated(["b", "d"], "who?", views=3))
     assert store.curated("set", "v1").equals(curated(["a", "b", "c"]))
     assert store.curated_tags("set") == {"v1": first, "v2": second}
-    assert store.curated_metadata("set") == {"min_var": "0.2"}
+    assert store.facts("set") == {"min_var": "0.2"}
     assert store.curated_names() == ["set"]
     with pytest.raises(UserError, match="names other samples"):
-        store.write_curated("set", curated([]), "v2", {})
+        write_tag(store, "set", curated([]), "v2", {})
     assert store.curated("set").num_rows == 2, "a refused write changes nothing"
-    third = store.write_curated("set", curated([]), "v3", {})
+    third = write_tag(store, "set", curated([]), "v3", {})
     assert (store.curated("set").num_rows, store.curated_tags("set")["v3"]) == (0, third)
     for wrong in (lambda: store.curated("other"), lambda: store.curated("set", "v9"), lambda: store.curated("../x")):
         with pytest.raises(UserError):
@@ -201,7 +197,7 @@ def test_curated_datasets_are_replaced_whole_and_tagged(tmp_path: Path) -> None:
 
 def test_a_curated_dataset_opens_in_polars_in_one_line(tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
-    store.write_curated("set", curated(["a", "b"]), "v1", {})
+    write_tag(store, "set", curated(["a", "b"]), "v1", {})
     found = pl.scan_lance(str(store.curated_path("set"))).select("question", "reward_var").collect()
     assert found.rows() == [("why?", 0.25)] * 2
 
