@@ -7,16 +7,22 @@ import typer
 from cli import output
 from cli.curation import select
 from cli.evidence import evaluate_scorer
+from cli.exports import export
 from cli.frames import cache_frames
 from cli.ingest import ingest
 from cli.options import STORE, Json, StorePath
+from cli.report import report
 from cli.scoring import score_frames
 from cli.search import duplicates, leaks, search
 from cli.sources import sources
+from cli.summary import diff
+from cli.summary import show as show_summary
 from cli.variants import build_variants, show
 from pipeline import inspect as inspection
 from pipeline import quarantine as failures
 from pipeline import status as store_status
+from pipeline import summary as selection
+from pipeline.errors import UserError
 from pipeline.store import Store
 
 PROGRAM = "strive-data"
@@ -50,6 +56,9 @@ app.command("search")(search)
 app.command("duplicates")(duplicates)
 app.command("leaks")(leaks)
 app.command("select")(select)
+app.command("diff")(diff)
+app.command("report")(report)
+app.command("export")(export)
 
 
 @app.command()
@@ -93,18 +102,37 @@ def status(store: StorePath = STORE, json: Json = False) -> None:
 @app.command()
 def inspect(
     table: Annotated[
-        str | None, typer.Argument(help="A table, or curated:NAME. Default: a curated dataset, or the newest result.")
+        str | None,
+        typer.Argument(
+            help="A table, or curated:NAME. Default: what the newest curated dataset came to, else the newest result."
+        ),
     ] = None,
     store: StorePath = STORE,
+    tag: Annotated[str | None, typer.Option("--tag", help="A tag of a curated dataset. Default: its newest.")] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Of curated:NAME: what it came to, instead of its rows.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="Rows at most.")] = 10,
     where: Annotated[str | None, typer.Option(help="SQL condition, e.g. \"task = 'choice'\".")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns, separated by commas. Default: all but pixels.")] = None,
     json: Json = False,
 ) -> None:
-    """Look into a table, through polars."""
+    """What a selection came to, by task and source; or the rows of a table, through polars."""
     opened = Store(store)
     chosen = [name.strip() for name in columns.split(",")] if columns else None
-    found = inspection.inspect(opened, table or inspection.default_table(opened), limit, where, chosen)
+    shown = table or inspection.default_table(opened)
+    name = inspection.curated_name(shown)
+    rows_wanted = where is not None or chosen is not None
+    if summary and (name is None or rows_wanted):
+        raise UserError(f"--summary of {shown}", "the whole of a curated dataset", "inspect curated:NAME --summary")
+    if name is not None and (summary or (table is None and not rows_wanted)):
+        whole = selection.whole(opened, name, tag)
+        if json:
+            output.print_json(whole)
+        else:
+            show_summary(whole)
+        return
+    found = inspection.inspect(opened, shown, limit, where, chosen, tag)
     if json:
         output.print_json(found)
         return

@@ -69,6 +69,7 @@ def cache_frames(
                 f"strive-data cache-frames with {smaller}a smaller --short-side, --max-pixels, --max-frames or --fps",
             )
     report = run(stage, opened, workers=workers, progress=output.Bar(), retry_quarantined=retry_quarantined)
+    opened.remember(output.typed("strive-data"))
     next_command = f"strive-data score-frames --store {store}"
     if json:
         output.print_json(report.as_dict() | {"estimated_bytes": estimate, "next": next_command})

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -145,6 +146,11 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def typed(program: str) -> str:
+    """The command as the user typed it."""
+    return shlex.join([program, *sys.argv[1:]])
 
 
 def version_option(program: str) -> Callable[[bool], None]:

@@ -51,6 +51,7 @@ def build_variants(
     )
     opened = Store(store)
     report = runner.run(stage, opened, workers=workers, progress=output.Bar())
+    opened.remember(output.typed("strive-data"))
     facts = built(opened, variants, sampler)
     next_command = f"strive-data select --store {store}"
     if as_json:

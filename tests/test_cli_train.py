@@ -55,9 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     views = [variant(0, [0, 12]), variant(1, [3, 4]), variant(2, [7, 20])]
     reader = FrameReader(store)
     curated = [
-        row
-        | {"variants": views, "frames_fingerprint": reader.fingerprint(row["video_id"])}
-        | statistics()
+        row | {"variants": views, "frames_fingerprint": reader.fingerprint(row["video_id"])} | statistics()
         for row in rows
     ]
     columns = [{name: row[name] for name in schemas.CURATED.names} for row in curated]
