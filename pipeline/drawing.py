@@ -56,9 +56,11 @@ class Stop:
     def __call__(self, task: str, rewards: Sequence[float]) -> bool:
         """Whether the verdict of one sample stands after these rewards."""
         x = np.asarray(rewards, np.float64)
-        spread = float(((x - x.mean()) ** 2).sum())
-        row = {"n": len(x), "total": float(x.sum()), "spread": spread, "low": float(x.min()), "high": float(x.max())}
-        return bool(self.settled(pl.DataFrame([{"task": task, **row}]))[0])
+        one = (len(x), x.sum(), ((x - x.mean()) ** 2).sum(), x.min(), x.max())
+        draws = Draws(*(np.asarray([value]) for value in one))
+        if self.limit is not None:
+            return bool(_blind(draws, self.planned, self.limit)[0])
+        return bool(_standing(draws, task, self.planned, self.rule)[1][0])
 
     def settled(self, stats: pl.DataFrame) -> Bools:
         """Which rows of `tally` need no further draw."""
@@ -230,15 +232,19 @@ def chances(stats: pl.DataFrame, planned: int, rule: Rule) -> tuple[Floats, Bool
     kept, stands = np.zeros(stats.height), np.zeros(stats.height, dtype=bool)
     for task, rows in by_task(stats["task"]):
         part = stats.filter(pl.Series(rows, dtype=pl.Boolean))
-        binary, draws = is_binary(task, rule.reward), draws_of(part)
-        threshold = None if rule.thresholds is None else rule.thresholds[task]
-        chance = verdicts.chance_kept(draws, planned, threshold, rule, binary)
-        kept[rows] = chance
-        # With nothing to pass, all draws are wanted for their own sake.
-        bounded = threshold or rule.min_acc is not None or rule.max_acc is not None
-        early = verdicts.certain(chance, planned, binary, rule.stop_error) & (draws.n > 0) & bool(bounded)
-        stands[rows] = early | (draws.n >= planned)
+        kept[rows], stands[rows] = _standing(draws_of(part), task, planned, rule)
     return kept, stands
+
+
+def _standing(draws: Draws, task: str, planned: int, rule: Rule) -> tuple[Floats, Bools]:
+    """`chances` of samples of one task."""
+    binary = is_binary(task, rule.reward)
+    threshold = None if rule.thresholds is None else rule.thresholds[task]
+    chance = verdicts.chance_kept(draws, planned, threshold, rule, binary)
+    # With nothing to pass, all draws are wanted for their own sake.
+    bounded = threshold or rule.min_acc is not None or rule.max_acc is not None
+    early = verdicts.certain(chance, planned, binary, rule.stop_error) & (draws.n > 0) & bool(bounded)
+    return chance, early | (draws.n >= planned)
 
 
 def reasons(stats: pl.DataFrame, planned: int, rule: Rule) -> list[str]:
@@ -276,7 +282,10 @@ def statistics(stats: pl.DataFrame) -> pl.DataFrame:
 
 def blind_settled(stats: pl.DataFrame, planned: int, limit: float) -> Bools:
     """Which samples' mean reward without frames is surely above the limit, or surely not."""
-    draws = draws_of(stats)
+    return _blind(draws_of(stats), planned, limit)
+
+
+def _blind(draws: Draws, planned: int, limit: float) -> Bools:
     whole = np.maximum(draws.n, planned)
     over = draws.total / whole > limit + verdicts.EPSILON
     under = (draws.total + np.maximum(planned - draws.n, 0)) / whole <= limit + verdicts.EPSILON

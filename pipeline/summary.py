@@ -199,12 +199,12 @@ def overlap_facts(store: Store, kept: pl.DataFrame) -> dict[str, str]:
     found = {}
     for kind, command in again.items():
         if kind not in checked:
-            found[kind] = f"Nobody looked for {kind} in this store: `{command}` does."
+            found[kind] = f"Nobody looked for {kind} in this store; this looks: {command}"
             continue
         try:
             recipe, pairs = overlaps.read(store, kind)
         except UserError as error:
-            found[kind] = f"Looked for, but {error.expectation}: `{error.next_command}` looks again."
+            found[kind] = f"Looked for, but {error.expectation}; this looks again: {error.next_command}"
             continue
         found[kind] = _overlap_text(recipe, pairs, set(kept["video_id"].to_list()), set(kept["sample_id"].to_list()))
     return found
