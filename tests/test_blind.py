@@ -14,7 +14,19 @@ from pipeline.answerer import Request
 from pipeline.errors import UserError
 from pipeline.prompts import SYSTEM, question_text
 from pipeline.views import View
-from tests.tiny_policy import END, PAD, QUESTION, START, VISION, build, exact_policy, full_row, some_responses, view
+from tests.tiny_policy import (
+    END,
+    EVERY,
+    PAD,
+    QUESTION,
+    START,
+    VISION,
+    build,
+    exact_policy,
+    full_row,
+    some_responses,
+    view,
+)
 from trainer.families import TEXT, Prompt
 from trainer.packing import Row, Segment, pack
 from trainer.policy import Policy
@@ -227,16 +239,15 @@ def test_packed_log_probs_are_the_stock_ones(policy: Policy, frames: tuple[int, 
     assert (ours - torch.cat(plain)).abs().max() < 1e-6
 
 
-def test_probes_are_answered_whatever_they_are_asked_with(policy: Policy) -> None:
+@pytest.mark.parametrize("family", EVERY)
+def test_probes_are_answered_whatever_they_are_asked_with(family: str) -> None:
     """Blind, one-frame and whole views: together or one by one, same text and length."""
+    policy = exact_policy(family)
     views = [nothing(), view(1, seed=1), view(4, seed=2), nothing()]
     requests = [Request(v.frames, v.times, "choice", *QUESTION, seeds=[k, k + 50]) for k, v in enumerate(views)]
     policy.model.float()
-    try:
-        together = policy.answer(requests, temperature=1.0, max_tokens=8)
-        alone = [policy.answer([r], temperature=1.0, max_tokens=8)[0] for r in requests]
-    finally:
-        policy.model.double()
+    together = policy.answer(requests, temperature=1.0, max_tokens=8)
+    alone = [policy.answer([r], temperature=1.0, max_tokens=8)[0] for r in requests]
     for a, b in zip(together, alone, strict=True):
         assert [(r.text, r.tokens) for r in a] == [(r.text, r.tokens) for r in b]
         assert [r.logprob for r in a] == pytest.approx([r.logprob for r in b], abs=1e-4)

@@ -1,6 +1,7 @@
 """The short way equals the plain way: own prompts, positions, one prefill and sampling, against stock transformers.
 
-A random Qwen3-VL in float64, a tokenizer of single characters, and the real processor.
+A random model in float64, a tokenizer of single characters, and the real processor: Qwen3-VL, and every family where
+the plain way can be told in a line. What a family's prompts look like is tests/test_families.py.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks.prefill import counted
 from pipeline.answerer import Request
 from pipeline.prompts import SYSTEM, question_text
 from pipeline.views import View
-from tests.tiny_policy import QUESTION, TEMPORAL, VISION, exact_policy, full_row, prompts, view
+from tests.tiny_policy import EVERY, QUESTION, TEMPORAL, exact_policy, full_row, prompts, view
 from trainer.families import TEXT, VIDEO, Prompt, frame_positions
 from trainer.packing import Row, Segment, pack
 from trainer.policy import Policy
@@ -26,6 +27,12 @@ TEMPERATURE = 0.7
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     return exact_policy()
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def each(request: pytest.FixtureRequest) -> Policy:
+    """A policy of every family."""
+    return exact_policy(request.param)
 
 
 # Prompts
@@ -181,32 +188,32 @@ def test_a_prompt_passes_through_the_model_once(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("temperature", [TEMPERATURE, 1.0, 2.5])
-def test_rollout_logprobs_are_the_teacher_forced_ones(policy: Policy, temperature: float) -> None:
-    both = prompts(policy, view(2, seed=5), view(3, seed=6))
+def test_rollout_logprobs_are_the_teacher_forced_ones(each: Policy, temperature: float) -> None:
+    both = prompts(each, view(2, seed=5), view(3, seed=6))
     drawn = rollout(
-        policy.model,
-        policy.family,
+        each.model,
+        each.family,
         both,
-        policy.encode(both),
+        each.encode(both),
         [[1, 2, 3], [4, 5]],
         temperature=temperature,
         max_tokens=10,
     )
     with torch.no_grad():
-        features = policy.encode(both)
+        features = each.encode(both)
         packed = pack([Row(p, [Segment(s.tokens) for s in g]) for p, g in zip(both, drawn, strict=True)], 0)
-        in_training = policy.logprobs(packed, features, temperature)
-        plain = [full_row(policy, p, s.tokens, temperature) for p, g in zip(both, drawn, strict=True) for s in g]
+        in_training = each.logprobs(packed, features, temperature)
+        plain = [full_row(each, p, s.tokens, temperature) for p, g in zip(both, drawn, strict=True) for s in g]
     sampled = torch.cat([s.logprobs for group in drawn for s in group])
     assert (sampled - torch.cat(plain)).abs().max() < 1e-6
     assert (sampled - in_training).abs().max() < 1e-6
 
 
-def test_seeded_draws_repeat_whatever_shares_their_batch(policy: Policy) -> None:
-    first, second, third = prompts(policy, view(2, seed=7), view(5, seed=8), view(1, seed=9))
+def test_seeded_draws_repeat_whatever_shares_their_batch(each: Policy) -> None:
+    first, second, third = prompts(each, view(2, seed=7), view(5, seed=8), view(1, seed=9))
 
     def draw(group: list[Prompt], seeds: list[list[int]]) -> list[list[tuple[list[int], Tensor]]]:
-        found = rollout(policy.model, policy.family, group, policy.encode(group), seeds, temperature=1.0, max_tokens=12)
+        found = rollout(each.model, each.family, group, each.encode(group), seeds, temperature=1.0, max_tokens=12)
         return [[(s.tokens.tolist(), s.logprobs) for s in one] for one in found]
 
     [[alone]] = draw([first], [[11]])
@@ -221,21 +228,20 @@ def test_seeded_draws_repeat_whatever_shares_their_batch(policy: Policy) -> None
     assert len({tuple(tokens) for tokens, _ in many}) > 8, "different seeds draw different responses"
 
 
-def test_vision_tokens_are_never_sampled(policy: Policy) -> None:
+def test_vision_tokens_are_never_sampled(each: Policy) -> None:
     """Nor do they take probability from others: with vision tokens made the likeliest, none is drawn."""
-    banned = policy.family.banned_ids
-    assert sorted(policy.processor.tokenizer.convert_ids_to_tokens(banned)) == sorted(VISION)
-    [prompt] = prompts(policy, view(2))
-    head = policy.model.lm_head.weight
+    banned = each.family.banned_ids
+    [prompt] = prompts(each, view(2))
+    head = each.model.lm_head.weight
     before = head.detach().clone()
     try:
         with torch.no_grad():
-            features = policy.encode([prompt])
+            features = each.encode([prompt])
             for temperature in (0.0, 1.0, 20.0):
                 head[banned] = 100 * before[banned]
                 [drawn] = rollout(
-                    policy.model,
-                    policy.family,
+                    each.model,
+                    each.family,
                     [prompt],
                     features,
                     [list(range(32))],
@@ -246,11 +252,11 @@ def test_vision_tokens_are_never_sampled(policy: Policy) -> None:
                 assert not torch.isin(tokens, torch.tensor(banned)).any()
                 head.copy_(before)
                 packed = pack([Row(prompt, [Segment(s.tokens) for s in drawn])], 0)
-                plain = policy.logprobs(packed, features, temperature)
+                plain = each.logprobs(packed, features, temperature)
                 assert (torch.cat([s.logprobs for s in drawn]) - plain).abs().max() < 1e-6
     finally:
         head.data.copy_(before)
-    logp = token_logprobs(torch.zeros(2, len(policy.processor.tokenizer)), banned, 1.0)
+    logp = token_logprobs(torch.zeros(2, len(each.processor.tokenizer)), banned, 1.0)
     assert (logp[:, banned] == -torch.inf).all()
     assert torch.allclose(logp.exp().sum(-1), torch.ones(2))
 
@@ -271,18 +277,18 @@ def test_inverse_cdf_draws_the_distribution() -> None:
     assert (counts - probabilities[0]).abs().max() < 0.005
 
 
-def test_answers_do_not_depend_on_how_requests_are_batched(policy: Policy) -> None:
+def test_answers_do_not_depend_on_how_requests_are_batched(each: Policy) -> None:
     """What the ledger stores: same seeds, same text and length, whether asked together or one by one."""
     requests = [
         Request(v.frames, v.times, "choice", *QUESTION, seeds=[k, k + 50])
         for k, v in enumerate([view(2), view(4, seed=1)])
     ]
-    policy.model.float()
+    each.model.float()
     try:
-        together = policy.answer(requests, temperature=1.0, max_tokens=8)
-        alone = [policy.answer([r], temperature=1.0, max_tokens=8)[0] for r in requests]
+        together = each.answer(requests, temperature=1.0, max_tokens=8)
+        alone = [each.answer([r], temperature=1.0, max_tokens=8)[0] for r in requests]
     finally:
-        policy.model.double()
+        each.model.double()
     for a, b in zip(together, alone, strict=True):
         assert [(r.text, r.tokens) for r in a] == [(r.text, r.tokens) for r in b]
         assert [r.logprob for r in a] == pytest.approx([r.logprob for r in b], abs=1e-4)
