@@ -98,14 +98,15 @@ def counted(policy: Policy) -> Iterator[dict[str, int]]:
     """Counts what passes through the model meanwhile: tokens of the language model, patches of the vision tower."""
     counts = {"tokens": 0, "patches": 0}
 
-    def language(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        counts["tokens"] += kwargs["inputs_embeds"].shape[:2].numel()
+    def language(_: nn.Module, args: Any) -> None:
+        counts["tokens"] += args[0].shape[:2].numel()
 
     def vision(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         counts["patches"] += len(args[0] if args else kwargs["hidden_states"])
 
     hooks = [
-        policy.model.model.language_model.register_forward_pre_hook(language, with_kwargs=True),
+        # Both ways call this module of the first layer for every token.
+        policy.model.get_decoder().layers[0].input_layernorm.register_forward_pre_hook(language),
         policy.family.vision(policy.model).register_forward_pre_hook(vision, with_kwargs=True),
     ]
     try:

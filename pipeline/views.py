@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.framereader import FrameReader
 from pipeline.transforms import apply_crop, apply_scale
+
+if TYPE_CHECKING:
+    from pipeline.framereader import FrameReader
 
 ANCHOR, BLIND, ONE_FRAME = 0, -1, -2
 """Variant numbers of the ledger beside the views' own: the anchor view, no frame at all, one frame."""
@@ -22,7 +25,7 @@ class View:
 
 
 def load_view(
-    reader: FrameReader, video_id: str, indices: Sequence[int], crop: Sequence[float], scale: float = 1.0
+    reader: "FrameReader", video_id: str, indices: Sequence[int], crop: Sequence[float], scale: float = 1.0
 ) -> View:
     """Read a view's frames from the cache, and apply its crop and its scale.
 

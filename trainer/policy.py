@@ -13,10 +13,14 @@ from pipeline.answerer import Request, Response
 from pipeline.errors import UserError
 from pipeline.views import View
 from trainer.device import resolve_device
-from trainer.families import Family, Prompt, VisionFeatures, extend, family_of
-from trainer.identity import policy_fingerprint
+from trainer.families import Family, Prompt, VisionFeatures, extend, family_of, known_family
+from trainer.identity import base_of, policy_fingerprint
+from trainer.logits import target_logprobs
+from trainer.onepass import Behind, states_behind
 from trainer.packing import Packed
-from trainer.rollout import Prefilled, Sampled, decode, prefill, token_logprobs
+from trainer.patches import patches_as_products
+from trainer.rollout import Prefilled, Sampled, decode, prefill
+from trainer.textmodel import text_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -54,11 +58,15 @@ class Policy:
         if not blind and any(len(v.frames) == 0 for v in views):
             raise ValueError("a view has no frames")
         heads = self.family.heads(views)
-        return [extend(h, self.family.tail(q, o)) for h, (q, o) in zip(heads, texts, strict=True)]
+        return [
+            extend(head, self.family.tail(question, options, seen=len(view.frames) > 0))
+            for head, view, (question, options) in zip(heads, views, texts, strict=True)
+        ]
 
     def encode(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
         """Vision features, one encoding a prompt; none for a text-only one."""
-        return self.family.encode(self.model, prompts)
+        with patches_as_products(self.family.vision(self.model)):
+            return self.family.encode(self.model, prompts)
 
     def text(self, sampled: Sampled) -> str:
         """The response as text, without its end token."""
@@ -67,7 +75,7 @@ class Policy:
         return decoded
 
     def logprobs(self, packed: Packed, features: Sequence[VisionFeatures], temperature: float) -> Tensor:
-        """Log-probs of all targets of a packed batch, float32 [R]; logits exist at those positions only."""
+        """Log-probs of all targets of a packed batch, at least float32 [R]; logits exist there only, in portions."""
         out = self.family.hidden(
             self.model,
             features,
@@ -76,9 +84,22 @@ class Policy:
             position_ids=packed.positions,
             use_cache=False,
         )
-        logits = self.model.lm_head(out.last_hidden_state[packed.rows, packed.sources])
-        logp = token_logprobs(logits, self.family.banned_ids, temperature)
-        return logp.gather(-1, packed.targets[:, None])[:, 0]
+        states = out.last_hidden_state[packed.rows, packed.sources]
+        return target_logprobs(self.model.lm_head, states, packed.targets, self.family.banned_ids, temperature)
+
+    def prompt_pass(self, prompts: Sequence[Prompt], features: Sequence[VisionFeatures]) -> Prefilled:
+        """One pass over prompts whose graph is kept: decode behind it, then call `logprobs_behind`."""
+        return prefill(self.model, self.family, prompts, features, gradient=True)
+
+    def logprobs_behind(self, ready: Prefilled, laid: Behind, temperature: float) -> Tensor:
+        """Log-probs of all targets behind prompts, at least float32 [R]; gradient reaches prompts and responses."""
+        states = states_behind(self.model, ready, laid)
+        return target_logprobs(self.model.lm_head, states, laid.targets, self.family.banned_ids, temperature)
+
+    @property
+    def layered(self) -> bool:
+        """Whether prompts can be run once for rollout and loss: the model's layers are known to `text_model`."""
+        return text_model(self.model) is not None
 
     def save(self, folder: Path) -> None:
         """Write weights, config and processor as a folder that `load_policy` and transformers open."""
@@ -125,21 +146,35 @@ def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") 
     """Load a policy from a local folder or a hub id.
 
     Args:
-        name: a folder in transformers' layout, or an id like Qwen/Qwen3-VL-8B-Instruct.
+        name: a folder in transformers' layout, a LoRA adapter's folder (its base is loaded too), or an id like
+            Qwen/Qwen3-VL-8B-Instruct.
         precision: fp32 or bf16, the type of the weights.
 
     Raises:
-        UserError: no such folder, or not a video-language model that a family knows.
+        UserError: no such folder, not a video-language model, or none that a family knows (found before its weights
+            are read). Code that comes with a model is never run.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText, AutoProcessor, PretrainedConfig
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # bars belong on terminals only
+    base = base_of(name)
+    if base is not None:
+        from trainer import adapters  # which builds on this module
+
+        return adapters.attach(load_policy(base, device, precision), Path(name))
     identity = policy_fingerprint(name)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(str(name), dtype=PRECISIONS[precision])
-        processor = AutoProcessor.from_pretrained(str(name))
+        config, _ = PretrainedConfig.get_config_dict(str(name))
+        known_family(str(config.get("model_type")))
+        processor = AutoProcessor.from_pretrained(str(name), trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            str(name), dtype=PRECISIONS[precision], trust_remote_code=False
+        )
+    except ImportError as error:  # the stock processor of a family may need a package of its own
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"policy {str(name)!r}", f"its processor cannot be loaded ({first})", "install it") from error
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(

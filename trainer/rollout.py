@@ -1,66 +1,171 @@
-"""Rollouts: every view is encoded and prefilled once, then its KV cache is repeated for all of its responses.
+"""Rollouts: every view is encoded and prefilled once; all of its responses read that one prompt.
 
 Legend of shapes: B prompts, L tokens of the longest prompt, N responses in all, T response tokens, V vocabulary.
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache
 
-from trainer.families import Family, Prompt, VisionFeatures
+from trainer.decode import SharedSteps, Steps, StockSteps
+from trainer.families import TEXT, Family, Prompt, VisionFeatures
+from trainer.sampling import Choose, Sampled, inverse_cdf, token_logprobs, truncated, uniforms
+from trainer.textmodel import Cache, TextModel, text_model
 
-Choose = Callable[[Tensor, int], Tensor]
-"""(probabilities [N, V], step) -> token ids [N]."""
+__all__ = [
+    "Choose",
+    "Prefilled",
+    "Sampled",
+    "decode",
+    "inverse_cdf",
+    "prefill",
+    "rollout",
+    "token_logprobs",
+    "uniforms",
+]
+
+ROOMY = 0.75
+"""Finished responses leave the batch when at most this share of it is still unfinished."""
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """One sampled response: tokens long [T] (its end token included, when it came), log-probs float32 [T]."""
+class Prefilled:
+    """What all responses to a batch of prompts share: the keys and values of every prompt, and where each goes on.
 
-    tokens: Tensor
-    logprobs: Tensor
-
-
-def uniforms(seeds: Sequence[int], steps: int) -> Tensor:
-    """The random numbers of each response: a function of its own seed alone, whatever shares its batch.
-
-    Returns:
-        float64 [len(seeds), steps], each in [0, 1).
+    cache: of B prompts; our own, padded on the right, or the model's, padded on the left.
+    hidden: [B, H], the last state of each. lengths: long [B]. following: long [B], the position of each first response
+    token. All carry a graph when the prompts were run with one.
     """
-    return torch.from_numpy(np.stack([np.random.Generator(np.random.Philox(s)).random(steps) for s in seeds]))
+
+    cache: Cache | DynamicCache
+    hidden: Tensor
+    lengths: Tensor
+    following: Tensor
+
+    def of(self, rows: Sequence[int]) -> "Prefilled":
+        """Some of the prompts; gradient flows back to where they come from. Only of our own cache."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.hidden.device)
+        assert isinstance(self.cache, Cache)
+        return Prefilled(self.cache.rows(index), self.hidden[index], self.lengths[index], self.following[index])
 
 
-def inverse_cdf(probabilities: Tensor, u: Tensor) -> Tensor:
-    """Sample by inverting the cumulative distribution; a token of probability 0 is never chosen.
+def joined(parts: Sequence[Prefilled]) -> Prefilled:
+    """Prompts of several passes side by side, to decode together; without their graphs. Only of our own cache."""
+    if len(parts) == 1:
+        return parts[0]
+    caches = [p.cache.detached() for p in parts if isinstance(p.cache, Cache)]
+    longest = max(c.keys[0].shape[2] for c in caches)
+
+    def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([F.pad(t, (0, 0, 0, longest - t.shape[2])) for t in tensors])
+
+    cache = Cache(
+        [side_by_side(layer) for layer in zip(*(c.keys for c in caches), strict=True)],
+        [side_by_side(layer) for layer in zip(*(c.values for c in caches), strict=True)],
+    )
+    hidden = torch.cat([p.hidden.detach() for p in parts])
+    return Prefilled(cache, hidden, torch.cat([p.lengths for p in parts]), torch.cat([p.following for p in parts]))
+
+
+def rollout(
+    model: Any,
+    family: Family,
+    prompts: Sequence[Prompt],
+    features: Sequence[VisionFeatures],
+    seeds: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    max_tokens: int,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    choose: Choose | None = None,
+) -> list[list[Sampled]]:
+    """Sample responses for a batch of prompts: one `prefill`, then `decode`.
 
     Args:
-        probabilities: [N, V], rows sum to about 1.
-        u: [N], in [0, 1).
+        prompts: B prompts of any lengths. features: their vision features.
+        seeds, temperature, max_tokens, top_p, top_k, choose: see `decode`.
 
     Returns:
-        long [N].
+        For each prompt its responses, in the order of its seeds.
     """
-    cdf = probabilities.double().cumsum(-1)
-    # Scaling by the true total keeps u inside the table when rounding left the total below 1.
-    target = u.to(cdf.device) * cdf[:, -1]
-    return torch.searchsorted(cdf, target[:, None], right=True)[:, 0]
+    ready = prefill(model, family, prompts, features)
+    rows = range(len(prompts))
+    settings = {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p, "top_k": top_k}
+    return decode(model, family, ready, rows, seeds, **settings, choose=choose)  # type: ignore[arg-type]
 
 
-def token_logprobs(logits: Tensor, banned_ids: Sequence[int], temperature: float) -> Tensor:
-    """Log-probabilities at a temperature, with banned tokens at -inf: the distribution that is sampled and trained.
+def prefill(
+    model: Any,
+    family: Family,
+    prompts: Sequence[Prompt],
+    features: Sequence[VisionFeatures],
+    *,
+    gradient: bool = False,
+    stock: bool = False,
+) -> Prefilled:
+    """Run a batch of prompts through the model once.
 
     Args:
-        logits: [..., V]. temperature: 0 (greedy) reads as 1.
+        gradient: keep the graph, so that a loss behind these prompts reaches the weights (`onepass`).
+        stock: use the model's own forward even where `text_model` knows its layers.
+
+    Raises:
+        ValueError: a gradient is asked of a model whose layers `text_model` does not know.
     """
-    scaled = logits.float() / (temperature or 1.0)
-    scaled[..., list(banned_ids)] = -torch.inf
-    return scaled.log_softmax(-1)
+    text = None if stock else text_model(model)
+    if gradient and text is None:
+        raise ValueError("one prompt pass for rollout and loss needs layers that `text_model` knows")
+    with nullcontext() if gradient else torch.no_grad():
+        return (
+            _own_prefill(text, family, prompts, features) if text else _stock_prefill(model, family, prompts, features)
+        )
+
+
+def _own_prefill(
+    text: TextModel, family: Family, prompts: Sequence[Prompt], features: Sequence[VisionFeatures]
+) -> Prefilled:
+    device = next(text.stack.parameters()).device
+    length = max(len(p.ids) for p in prompts)
+    ids = torch.full((len(prompts), length), family.pad_id)
+    positions = torch.zeros(3, len(prompts), length, dtype=torch.long)
+    seen = torch.zeros(len(prompts), length, dtype=torch.bool)
+    for b, p in enumerate(prompts):
+        n = len(p.ids)
+        ids[b, :n], positions[:, b, :n], seen[b, :n] = p.ids, p.positions, p.types != TEXT
+    ids, positions, seen = ids.to(device), positions.to(device), seen.to(device)
+    lengths = torch.tensor([len(p.ids) for p in prompts], device=device)
+    shown = [f for f in features if len(f.pooled)]
+    hidden = text.embed(ids)
+    deep: list[Tensor] = []
+    if shown:
+        pooled = torch.cat([f.pooled for f in shown]).to(hidden.dtype)
+        hidden = hidden.masked_scatter(seen[..., None], pooled)
+        deep = [torch.cat(layer) for layer in zip(*(f.deepstack for f in shown), strict=True)]
+    cache, state = text.prompt_pass(hidden, positions, lengths - 1, seen if deep else None, deep)
+    following = torch.tensor([p.next_position for p in prompts], device=device)
+    return Prefilled(cache, state, lengths, following)
+
+
+def _stock_prefill(
+    model: Any, family: Family, prompts: Sequence[Prompt], features: Sequence[VisionFeatures]
+) -> Prefilled:
+    if model.training and model.is_activation_checkpointing:
+        # transformers then empties the cache without a word, and every response would miss its prompt.
+        raise ValueError("gradient checkpointing in training mode leaves no cache to decode from: call model.eval()")
+    device = next(model.parameters()).device
+    ids, mask, positions = (t.to(device) for t in left_pad(prompts, family.pad_id))
+    cache = DynamicCache(config=model.config.get_text_config())
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    out = family.hidden(model, features, **inputs, past_key_values=cache, use_cache=True)
+    following = torch.tensor([p.next_position for p in prompts], device=device)
+    return Prefilled(cache, out.last_hidden_state[:, -1], mask.sum(1), following)
 
 
 def left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,66 +184,20 @@ def left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[Tensor, Tensor, Te
     return ids, mask, positions
 
 
-@dataclass(frozen=True)
-class Prefilled:
-    """What all responses to a batch of prompts share: the KV cache of every prompt, and where each one goes on.
-
-    cache: of B prompts, padded on the left. hidden: [B, H], the last state of each. mask: long [B, L].
-    following: long [B], the position of each first response token.
-    """
-
-    cache: DynamicCache
-    hidden: Tensor
-    mask: Tensor
-    following: Tensor
-
-
-@torch.no_grad()
-def rollout(
-    model: Any,
-    family: Family,
-    prompts: Sequence[Prompt],
-    features: Sequence[VisionFeatures],
-    seeds: Sequence[Sequence[int]],
-    *,
-    temperature: float,
-    max_tokens: int,
-    choose: Choose | None = None,
-) -> list[list[Sampled]]:
-    """Sample responses for a batch of prompts: one `prefill`, then `decode`.
+def steps_behind(model: Any, family: Family, ready: Prefilled, owner: Tensor, room: int) -> Steps:
+    """What decodes behind prompts: shared keys where `text_model` knows the layers, else the model's own cache.
 
     Args:
-        prompts: B prompts of any lengths. features: their vision features.
-        seeds, temperature, max_tokens, choose: see `decode`.
-
-    Returns:
-        For each prompt its responses, in the order of its seeds.
+        owner: long [N], ascending: the prompt of each response. room: tokens that a response may have.
     """
-    ready = prefill(model, family, prompts, features)
-    rows = range(len(prompts))
-    return decode(model, family, ready, rows, seeds, temperature=temperature, max_tokens=max_tokens, choose=choose)
+    if isinstance(ready.cache, Cache):
+        text = text_model(model)
+        if text is None:
+            raise ValueError("prompts were prefilled layer by layer, but the model's layers are of another kind now")
+        return SharedSteps(text, ready.cache.detached(), ready.lengths, ready.following, owner, room)
+    return StockSteps(model, family, ready.cache, ready.lengths, ready.following, owner)
 
 
-@torch.no_grad()
-def prefill(model: Any, family: Family, prompts: Sequence[Prompt], features: Sequence[VisionFeatures]) -> Prefilled:
-    """Run a batch of prompts through the model once."""
-    device = next(model.parameters()).device
-    ids, mask, positions = (t.to(device) for t in left_pad(prompts, family.pad_id))
-    cache = DynamicCache(config=model.config.get_text_config())
-    out = family.hidden(
-        model,
-        features,
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    following = torch.tensor([p.next_position for p in prompts], device=device)
-    return Prefilled(cache, out.last_hidden_state[:, -1], mask, following)
-
-
-@torch.no_grad()
 def decode(
     model: Any,
     family: Family,
@@ -148,6 +207,8 @@ def decode(
     *,
     temperature: float,
     max_tokens: int,
+    top_p: float = 1.0,
+    top_k: int = 0,
     choose: Choose | None = None,
 ) -> list[list[Sampled]]:
     """Sample responses behind prompts that were prefilled; they stay as they are for the next call.
@@ -156,58 +217,83 @@ def decode(
         rows: which of the prompts. seeds: one list a row, one seed a response; the lists may differ in length.
         temperature: 0 takes the most probable token.
         max_tokens: a response without an end token is cut here.
-        choose: replaces the seeded choice (tests use it to share a generator with `generate`).
+        top_p, top_k: see `truncated`.
+        choose: replaces the seeded choice (tests use it to share a generator with `generate`); all responses then
+            stay in the batch to the end.
 
     Returns:
         For each row its responses, in the order of its seeds.
     """
-    # 1) Repeat each prompt's cache for its responses.
     flat = [s for group in seeds for s in group]
     if not flat:
         return [[] for _ in seeds]
+    repeats = torch.tensor([row for row, group in zip(rows, seeds, strict=True) for _ in group])
+    with torch.inference_mode():
+        found = _decode(model, family, ready, repeats, flat, temperature, max_tokens, (top_p, top_k), choose)
+    # Copies, because a loss may not read what inference mode made.
+    tokens, logprobs, drawn = (t.cpu().clone() for t in found)
+    return _by_prompt(tokens, logprobs, drawn, seeds, family.eos_id)
+
+
+def _decode(
+    model: Any,
+    family: Family,
+    ready: Prefilled,
+    repeats: Tensor,
+    seeds: Sequence[int],
+    temperature: float,
+    max_tokens: int,
+    limits: tuple[float, int],
+    choose: Choose | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`decode` for a flat list of responses.
+
+    Args:
+        repeats: long [N], the prompt of each response. seeds: N. limits: top_p and top_k.
+
+    Returns:
+        tokens long [N, max_tokens], log-probs trained and drawn from float32 [N, max_tokens].
+    """
+    # 1) The responses of one prompt side by side, whatever the order of the rows.
     device = ready.hidden.device
-    repeats = [row for row, group in zip(rows, seeds, strict=True) for _ in group]
-    owner = torch.tensor(repeats, dtype=torch.long, device=device)
-    cache = _repeated(ready.cache, owner)
-    hidden, mask, following = ready.hidden[owner], ready.mask[owner], ready.following[owner]
+    order = repeats.argsort(stable=True)
+    owner, live = repeats[order].to(device), order.to(device)
+    draws = uniforms(seeds, max_tokens).to(device)
+    step = steps_behind(model, family, ready, owner, max_tokens)
+    tokens = torch.full((len(seeds), max_tokens), family.pad_id, device=device)
+    logprobs = torch.zeros(len(seeds), max_tokens, device=device)
+    drawn = torch.zeros_like(logprobs)
+    done = torch.zeros(len(seeds), dtype=torch.bool, device=device)
+    hidden = ready.hidden.detach()[owner]
     # 2) Decode with explicit positions: the model's own inference of them goes wrong silently.
-    draws = uniforms(flat, max_tokens)
-    pick = choose or (lambda p, t: inverse_cdf(p, draws[:, t]))
-    tokens: list[Tensor] = []
-    logprobs: list[Tensor] = []
-    done = torch.zeros(len(flat), dtype=torch.bool, device=device)
     for t in range(max_tokens):
         logp = token_logprobs(model.lm_head(hidden), family.banned_ids, temperature)
-        token = logp.argmax(-1) if temperature == 0 else pick(logp.exp(), t)
-        tokens.append(token.masked_fill(done, family.pad_id))
-        logprobs.append(logp.gather(-1, token[:, None])[:, 0])
+        left = truncated(logp, *limits)
+        if temperature == 0:
+            token = logp.argmax(-1)
+        elif choose:
+            token = choose(left.exp()[live.argsort()], t)[live]
+        else:
+            token = inverse_cdf(left.exp(), draws[live, t])
+        tokens[live, t] = token.masked_fill(done, family.pad_id)
+        logprobs[live, t] = logp.gather(-1, token[:, None])[:, 0].float()
+        drawn[live, t] = logprobs[live, t] if left is logp else left.gather(-1, token[:, None])[:, 0].float()
         done = done | (token == family.eos_id)
-        if bool(done.all()) or t == max_tokens - 1:
+        unfinished = int((~done).sum())
+        if not unfinished or t == max_tokens - 1:
             break
-        mask = torch.cat([mask, mask.new_ones(len(flat), 1)], dim=1)
-        out = family.hidden(
-            model,
-            None,
-            input_ids=tokens[-1][:, None],
-            attention_mask=mask,
-            position_ids=(following + t).expand(3, 1, -1).transpose(1, 2),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden = out.last_hidden_state[:, -1]
-    return _by_prompt(torch.stack(tokens, 1).cpu(), torch.stack(logprobs, 1).cpu(), seeds, family.eos_id)
+        # 3) Finished responses leave the batch.
+        if not choose and unfinished <= ROOMY * len(live):
+            step.keep(~done)
+            live, token, done = live[~done], token[~done], done[~done]
+        hidden = step(token, t)
+    return tokens, logprobs, drawn
 
 
-def _repeated(cache: DynamicCache, owner: Tensor) -> DynamicCache:
-    """A cache whose row n is row owner[n] of another, which keeps its own."""
-    out = copy.copy(cache)
-    out.layers = [copy.copy(layer) for layer in cache.layers]
-    out.batch_select_indices(owner)
-    return out
-
-
-def _by_prompt(tokens: Tensor, logprobs: Tensor, seeds: Sequence[Sequence[int]], eos_id: int) -> list[list[Sampled]]:
+def _by_prompt(
+    tokens: Tensor, logprobs: Tensor, drawn: Tensor, seeds: Sequence[Sequence[int]], eos_id: int
+) -> list[list[Sampled]]:
     ends = tokens == eos_id
     lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, tokens.shape[1]).tolist()
-    flat = iter([Sampled(t[:n], lp[:n]) for t, lp, n in zip(tokens, logprobs, lengths, strict=True)])
+    flat = iter([Sampled(t[:n], lp[:n], d[:n]) for t, lp, d, n in zip(tokens, logprobs, drawn, lengths, strict=True)])
     return [[next(flat) for _ in group] for group in seeds]

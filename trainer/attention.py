@@ -1,0 +1,110 @@
+"""Attention of the language model's passes, each behind one function: within prompts, and behind them.
+
+Legend of shapes: B rows, H query heads, K key heads (H is a multiple of K), D size of a head, L prompt tokens,
+n tokens behind the prompt, R responses a row, T response tokens.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+Kind = Literal["sdpa", "flex"]
+"""Which kernel: PyTorch's scaled_dot_product_attention, or flex_attention."""
+
+
+def grouped(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None = None, *, causal: bool = False
+) -> Tensor:
+    """Attention whose key heads serve several query heads each.
+
+    Args:
+        query: [B, H, n, D]. keys, values: [B, K, m, D].
+        mask: bool, broadcast to [B, H, n, m], true is seen; or the same as blocks, which flex_attention reads.
+        causal: token i sees tokens 0..i (n = m; no mask).
+
+    Returns:
+        [B, H, n, D].
+
+    Raises:
+        ValueError: blocks where a gradient is wanted and the device is no GPU: flex_attention has no backward there.
+    """
+    groups = query.shape[1] // keys.shape[1]
+    if isinstance(mask, BlockMask):
+        if not query.is_cuda and torch.is_grad_enabled() and query.requires_grad:
+            raise ValueError("flex_attention has no backward on this device: use sdpa")
+        out: Tensor = _flex(query.is_cuda)(query, keys, values, block_mask=mask, enable_gqa=groups > 1)
+        return out
+    # On CUDA the kernels that take a mask want as many key heads as query heads.
+    if groups > 1 and mask is not None and query.is_cuda:
+        keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+        groups = 1
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1)
+
+
+@cache
+def _flex(compiled: bool) -> Callable[..., Any]:
+    """flex_attention; compiled once for the process, because otherwise it lays the scores out as a whole."""
+    if compiled:
+        fast: Callable[..., Any] = torch.compile(flex_attention)
+        return fast
+    return flex_attention
+
+
+def segment_mask_behind(segments: Tensor, lengths: Tensor, longest: int, kind: Kind) -> Tensor | BlockMask:
+    """Who sees whom behind prompts: a token sees its prompt and its own segment up to itself.
+
+    Args:
+        segments: long [B, n], the number of each token's segment. lengths: long [B], of the prompts.
+        longest: tokens of the longest prompt. kind: which kernel will read it.
+
+    Returns:
+        bool [B, 1, n, longest + n], or the same as blocks, where the whole is never laid out.
+    """
+    count, n = segments.shape
+    if kind == "sdpa":
+        prompt = (torch.arange(longest, device=segments.device) < lengths[:, None])[:, None].expand(-1, n, -1)
+        causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
+        own = causal & (segments[:, :, None] == segments[:, None, :])
+        return torch.cat([prompt, own], -1)[:, None]
+
+    def seen(b: Tensor, _: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        place = (j - longest).clamp(min=0)
+        own = (j >= longest) & (place <= i) & (segments[b, place] == segments[b, i])
+        return (j < lengths[b]) | own
+
+    return create_block_mask(seen, count, None, n, longest + n, device=segments.device.type)
+
+
+def decoding_attention(
+    query: Tensor, prompt: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], unseen: Tensor | None
+) -> Tensor:
+    """One new token of each response against the prompt, which its row's responses share, and its own past.
+
+    The prompt's keys are read once a row, not once a response; both parts go through one softmax.
+
+    Args:
+        query: [B, H, R, D]. prompt: keys and values [B, K, L, D]. own: keys and values [B, K, R, T, D].
+        unseen: bool [B, 1, 1, L], true at the padding of prompts; None where there is none.
+
+    Returns:
+        [B, R, H * D].
+    """
+    rows, heads, count, size = query.shape
+    shared, length = prompt[0].shape[1:3]
+    split = (query * size**-0.5).view(rows, shared, -1, count, size).transpose(2, 3)
+    folded = split.reshape(rows, shared, -1, size)
+    before = folded @ prompt[0].transpose(-1, -2)
+    if unseen is not None:
+        before = before.masked_fill(unseen, -torch.inf)
+    after = (split @ own[0].transpose(-1, -2)).view(rows, shared, folded.shape[2], -1)
+    scores = torch.cat([before, after], -1)
+    # Half precision is summed in float32.
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    seen = (weights[..., :length] @ prompt[1]).view(split.shape)
+    ours = weights[..., length:].view(*split.shape[:-1], -1) @ own[1]
+    return (seen + ours).transpose(1, 2).reshape(rows, count, heads * size)
