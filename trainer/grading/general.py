@@ -1,24 +1,15 @@
-"""What an evaluation reports: accuracy, mIoU, R1@IoU and format rate of scored responses, by task and by view."""
+"""The general figures of any responses: accuracy, credit, mIoU, R1@IoU and format rate, by task and by view."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.groups import wilson
 from pipeline.rewards import Reward
+from trainer.grading.graded import Graded
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 """IoUs of R1@IoU, as Charades-STA and ActivityNet Captions are reported."""
-
-
-@dataclass(frozen=True)
-class Graded:
-    """One scored response: the sample's task, the view that the policy saw (anchor or importance), its reward."""
-
-    task: str
-    view: str
-    reward: Reward
 
 
 def recall_at(ious: Sequence[float], threshold: float) -> float:
