@@ -2,6 +2,7 @@
 
 import json as text_json
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import output
+from cli import evaluation, output
+from cli.report_runs import report
 from toyworld import POLICY
-from trainer import config as settings
-from trainer.config import RunConfig, SftConfig
-from trainer.device import resolve_device
+from trainer import settings
+from trainer.config import RunConfig, SftConfig, describe
 
 PROGRAM = "strive-train"
-DEFAULT_DATASET = "default"
 
 app = typer.Typer(
     name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -47,6 +47,10 @@ Reward = Annotated[
         "--reward", help='How reward parts join, e.g. "number=mra,format=0.1"; `strive-train config` has all.'
     ),
 ]
+Lora = Annotated[
+    int | None, typer.Option("--lora-rank", help="Train LoRA matrices of this rank only. Default: 0, all weights.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
@@ -82,41 +86,42 @@ def run(
     lr: Rate = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest response. Default: 1024.")] = None,
     reward: Reward = None,
+    advantage: Annotated[
+        str | None, typer.Option(help="What rewards compare with: joint, per-view or hierarchical. Default: joint.")
+    ] = None,
+    kl: Annotated[float | None, typer.Option(help="Weight of the KL penalty to the start. Default: 0.")] = None,
+    train_subset: Annotated[
+        int | None, typer.Option(help="Rollouts of a pool to train on, those of greatest variance. Default: all.")
+    ] = None,
+    update_on: Annotated[
+        str | None, typer.Option(help="View that the update sees: variant (its own) or anchor. Default: variant.")
+    ] = None,
+    two_wave: Annotated[
+        bool, typer.Option("--two-wave", help="Draw half of a pool on the anchor, the rest only where that is dead.")
+    ] = False,
+    refill: Annotated[
+        int | None, typer.Option(help="How often a dead pool may be replaced from the stream. Default: 0.")
+    ] = None,
+    lora_rank: Lora = None,
     config: ConfigFile = None,
     set: Sets = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    resume: Resume = False,
     allow_eval: AllowEval = False,
     json: Json = False,
 ) -> None:
     """Train a policy by GRPO (--variants 1) or STRIVE (several), from prebuilt views only.
 
     A step draws groups x variants x responses rollouts; advantages are normalised over all rollouts of a sample. --out
-    gets config.json, metrics.jsonl (a row a step) and checkpoints that transformers and --policy open.
+    gets config.json, run.json, metrics.jsonl (a row a step) and checkpoints that transformers and --policy open.
+    SIGTERM and ctrl-C end a run after the step under way, with a checkpoint (exit codes 143 and 130).
     """
-    options = {
-        "store": store,
-        "dataset": dataset,
-        "tag": tag,
-        "policy": policy,
-        "out": out,
-        "resume": resume or None,
-        "allow_eval": allow_eval or None,
-        "variants": variants,
-        "view": view,
-        "responses": responses,
-        "groups": groups,
-        "steps": steps,
-        "seed": seed,
-        "temperature": temperature,
-        "lr": lr,
-        "max_tokens": max_tokens,
-        "reward": reward,
-    }
-    chosen = settings.build(RunConfig, base={"policy": str(POLICY)}, file=config, sets=set or (), options=options)
+    given = _given(locals())
+    chosen = settings.build(RunConfig, base={"policy": str(POLICY)}, file=config, sets=set or (), options=given)
+    from trainer.live import LiveLine
     from trainer.train import run as train
 
     _quiet_unless_terminal()
-    found = train(chosen, output.Bar())
+    found = train(chosen, LiveLine(chosen.steps), resume=resume)
     _report("run", found, chosen, json)
 
 
@@ -130,75 +135,42 @@ def sft(
     steps: Steps = None,
     lr: Rate = None,
     seed: Seed = None,
+    lora_rank: Lora = None,
     config: ConfigFile = None,
     set: Sets = None,
+    resume: Resume = False,
     allow_eval: AllowEval = False,
     json: Json = False,
 ) -> None:
-    """Teach a policy the right answers of a curated dataset, on its anchor views."""
-    options = {
-        "store": store,
-        "dataset": dataset,
-        "tag": tag,
-        "policy": policy,
-        "out": out,
-        "steps": steps,
-        "lr": lr,
-        "seed": seed,
-        "allow_eval": allow_eval or None,
-    }
-    chosen = settings.build(SftConfig, base={"policy": str(POLICY)}, file=config, sets=set or (), options=options)
+    """Teach a policy the right answers of a curated dataset, on its anchor views.
+
+    SIGTERM and ctrl-C end it as they end `run`.
+    """
+    given = _given(locals())
+    chosen = settings.build(SftConfig, base={"policy": str(POLICY)}, file=config, sets=set or (), options=given)
+    from trainer.live import LiveLine
     from trainer.sft import run as train
 
     _quiet_unless_terminal()
-    found = train(chosen, output.Bar())
+    found = train(chosen, LiveLine(chosen.steps), resume=resume)
     _report("sft", found, chosen, json)
 
 
-@app.command("eval")
-def evaluate(
-    store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("strive-store"),
-    dataset: Annotated[
-        str | None, typer.Option(help="Curated dataset to answer. Default, without --split: default.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Answer all samples of this split that have views.")] = None,
-    policy: Annotated[
-        str, typer.Option(help="A folder in transformers' layout (a checkpoint), or a hub id.", show_default=False)
-    ] = str(POLICY),
-    view: Annotated[str, typer.Option(help="Views to answer on: anchor, importance or all (both).")] = "all",
-    limit: Annotated[int | None, typer.Option(min=1, help="Samples at most. Default: all.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 256,
-    reward: Reward = None,
-    device: Annotated[str, typer.Option(help="auto (a GPU when there is one), cpu or cuda.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="File for the predictions, one JSON object a line.")] = None,
-    json: Json = False,
+app.command("eval")(evaluation.evaluate)
+app.command()(report)
+
+
+@app.command()
+def merge(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of a LoRA run.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the merged policy.")],
 ) -> None:
-    """Answer every sample at temperature 0; report accuracy, mIoU and format rate, by task and by view."""
-    chosen = DEFAULT_DATASET if dataset is None and split is None else dataset
-    place = resolve_device(device)
-    from trainer.evaluate import evaluate as answer
+    """Write a LoRA checkpoint and the policy that it adapts as one policy of full weights."""
+    from trainer.adapters import merge as write
 
     _quiet_unless_terminal()
-    found = answer(
-        store,
-        dataset=chosen,
-        split=split,
-        policy=policy,
-        view=view,
-        limit=limit,
-        out=out,
-        max_tokens=max_tokens,
-        reward=reward or "",
-        device=place,
-        progress=output.Bar(),
-    )
-    if json:
-        output.print_json(found)
-        return
-    groups = {"all": found, **found["by_task"], **{f"{name} view": part for name, part in found["by_view"].items()}}
-    title = f"{found['samples']} samples of {chosen or split}; 95 %: Wilson interval of the accuracy"
-    columns = ["", "n", "accuracy", "95 %", "mIoU", "R1@0.5", "format"]
-    output.print_table(title, columns, [[name, *_figures(part)] for name, part in groups.items()])
+    write(checkpoint, out)
+    print(f"next: {shlex.join((PROGRAM, 'eval', '--policy', str(out)))}")
 
 
 @app.command()
@@ -207,7 +179,7 @@ def config(
     json: Json = False,
 ) -> None:
     """Print every setting with its default and meaning, as TOML for --config."""
-    described = settings.describe(SftConfig if sft else RunConfig)
+    described = describe(SftConfig if sft else RunConfig)
     if json:
         output.print_json(described)
         return
@@ -215,12 +187,6 @@ def config(
         line = f"{name} = {text_json.dumps(setting['default'])}"
         meaning = " ".join(setting["meaning"].split())  # a comment ends with its line
         print(f"# {meaning}\n{line if setting['default'] is not None else f'# {name} ='}\n")
-
-
-def _figures(part: Mapping[str, Any]) -> list[Any]:
-    """A row of eval's table; what a task does not have is left empty."""
-    interval = f"{part['accuracy_low']:.2f} - {part['accuracy_high']:.2f}" if "accuracy" in part else None
-    return [part["n"], part.get("accuracy"), interval, part.get("miou"), part.get("r1@0.5"), part["format_rate"]]
 
 
 def _quiet_unless_terminal() -> None:
@@ -236,16 +202,27 @@ def main() -> None:
     output.run(app, PROGRAM)
 
 
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a command's parameters those that are settings; an option that was not given and a flag not set are None."""
+    known = RunConfig.model_fields.keys() | SftConfig.model_fields.keys()
+    return {name: None if value is False else value for name, value in values.items() if name in known}
+
+
 def _report(title: str, found: dict[str, Any], chosen: RunConfig | SftConfig, json: bool) -> None:
-    """What a training command came to, and what to type next."""
-    places = ("--store", str(chosen.store), "--dataset", chosen.dataset, "--policy", str(found["checkpoint"]))
-    next_command = shlex.join((PROGRAM, "eval", *places))
+    """What a training command came to, and what to type next. A run that was stopped ends as its signal says."""
+    if found["stopped"]:
+        next_command = shlex.join((PROGRAM, *(word for word in sys.argv[1:] if word != "--resume"), "--resume"))
+    else:
+        places = ("--store", str(chosen.store), "--dataset", chosen.dataset, "--policy", str(found["checkpoint"]))
+        next_command = shlex.join((PROGRAM, "eval", *places))
     if json:
         output.print_json(found | {"next": next_command})
-        return
-    rows = [[name.replace("_", " "), value] for name, value in found.items()]
-    output.print_table(title, ["", "value"], rows)
-    print(f"next: {next_command}")
+    else:
+        rows = [[name.replace("_", " "), value] for name, value in found.items()]
+        output.print_table(title, ["", "value"], rows)
+        print(f"next: {next_command}")
+    if found["stopped"]:
+        raise typer.Exit(128 + signal.Signals[found["stopped"]])
 
 
 if __name__ == "__main__":

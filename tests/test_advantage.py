@@ -6,10 +6,10 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.advantage import EPSILON, joint_advantages
+from trainer.advantage import EPSILON, Mode, advantages, joint_advantages, spreads
 
 
 def grpo(rewards: list[float]) -> list[float]:
@@ -28,6 +28,93 @@ def pools(draw: st.DrawFn, most_views: int = 6) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(m, g)
 
 
+MODES: tuple[Mode, ...] = ("joint", "per-view", "hierarchical")
+modes = st.sampled_from(MODES)
+ragged = st.lists(
+    st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=5
+)
+"""Pools whose views have different numbers of responses."""
+
+
+@settings(deadline=None)
+@given(ragged, modes, st.none() | st.floats(0.01, 2))
+def test_every_mode_sums_to_zero_over_its_pool(views: list[list[float]], mode: Mode, scale: float | None) -> None:
+    found = advantages(views, mode, scale)
+    assert [len(view) for view in found] == [len(view) for view in views]
+    assert all(math.isfinite(a) for view in found for a in view)
+    assert math.fsum(a for view in found for a in view) == pytest.approx(0.0, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.none() | st.just(1.0))
+def test_with_one_view_all_modes_are_grpo_to_the_bit(view: list[float], scale: float | None) -> None:
+    assert advantages([view]) == [grpo(view)]
+    assert advantages([view], "joint", scale) == advantages([view], "per-view", scale)
+    assert advantages([view], "joint", scale) == advantages([view], "hierarchical", scale)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.lists(st.integers(1, 5), min_size=1, max_size=5), modes, st.none() | st.just(1.0))
+def test_a_dead_pool_is_exactly_zero_in_every_mode(
+    value: float, sizes: list[int], mode: Mode, scale: float | None
+) -> None:
+    assert advantages([[value] * n for n in sizes], mode, scale) == [[0.0] * n for n in sizes]
+    assert spreads([[value] * n for n in sizes], mode) == []
+
+
+@settings(deadline=None)
+@given(ragged)
+def test_per_view_is_grpo_in_each_view(views: list[list[float]]) -> None:
+    assert advantages(views, "per-view") == [grpo(view) for view in views]
+
+
+@settings(deadline=None)
+@given(ragged)
+def test_hierarchical_adds_a_part_that_is_one_number_a_view(views: list[list[float]]) -> None:
+    """Within each view it is GRPO; what is added is the view's mean among the view means, each as often as it has
+    responses."""
+    within = [grpo(view) for view in views]
+    means = [math.fsum(view) / len(view) for view in views]
+    between = grpo([m for m, view in zip(means, views, strict=True) for _ in view])
+    places = iter(between)
+    for found, own in zip(advantages(views, "hierarchical"), within, strict=True):
+        for a, b in zip(found, own, strict=True):
+            assert a == pytest.approx(b + next(places), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(ragged, modes)
+def test_without_a_scale_the_deviation_is_ours(views: list[list[float]], mode: Mode) -> None:
+    """`scale` stands for the deviations: with one live part the two ways agree to the bit."""
+    live = spreads(views, mode)
+    if len(live) == 1 and mode != "hierarchical":
+        assert advantages(views, mode, live[0] + EPSILON) == advantages(views, mode)
+
+
+@settings(deadline=None)
+@given(ragged)
+def test_undivided_advantages_are_differences(views: list[list[float]]) -> None:
+    mean = math.fsum(r for view in views for r in view) / sum(map(len, views))
+    for view, found in zip(views, advantages(views, "joint", 1.0), strict=True):
+        assert found == pytest.approx([r - mean for r in view], abs=1e-12)
+    assert advantages(views, "hierarchical", 1.0) == [
+        pytest.approx(view, abs=1e-12) for view in advantages(views, "joint", 1.0)
+    ]
+
+
+def test_the_parts_of_a_pool_that_differs_between_its_views_only() -> None:
+    views = [[1.0, 1.0], [0.0, 0.0]]
+    one = 0.5 / (0.5 + EPSILON)
+    assert advantages(views, "joint") == advantages(views, "hierarchical") == [[one, one], [-one, -one]]
+    assert advantages(views, "per-view") == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_an_empty_view_is_no_view() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        advantages([[0.0, 1.0], []], "per-view")
+
+
+@settings(deadline=None)
 @given(pools())
 def test_mean_is_zero(rewards: torch.Tensor) -> None:
     advantages = joint_advantages(rewards)
@@ -36,11 +123,13 @@ def test_mean_is_zero(rewards: torch.Tensor) -> None:
     assert torch.isfinite(advantages).all()
 
 
+@settings(deadline=None)
 @given(pools(most_views=1))
 def test_one_view_is_grpo_to_the_bit(rewards: torch.Tensor) -> None:
     assert joint_advantages(rewards)[0].tolist() == grpo(rewards[0].tolist())
 
 
+@settings(deadline=None)
 @given(pools(), st.randoms(use_true_random=False))
 def test_the_layout_in_views_does_not_matter(rewards: torch.Tensor, random: Random) -> None:
     """Joint means joint: M x G rewards dealt to the views in another way get the same advantages, to the bit."""
@@ -57,6 +146,7 @@ def test_a_pool_is_normalised_over_its_views_not_in_each() -> None:
     assert advantages.tolist() == [[one, one], [-one, -one]]
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1, width=32), st.integers(1, 6), st.integers(1, 8))
 def test_equal_rewards_get_exactly_zero(value: float, m: int, g: int) -> None:
     advantages = joint_advantages(torch.full((m, g), value, dtype=torch.float32))

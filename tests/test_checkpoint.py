@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.errors import UserError
@@ -75,14 +77,37 @@ def test_a_model_that_fails_to_save_leaves_the_one_before(tmp_path: Path) -> Non
 
     def fails(folder: Path) -> None:
         (folder / "model.txt").write_text("half")
-        raise OSError("disk full")
+        raise OSError("No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"step 2.*No space left.*--resume \(checkpoint-00000001 is whole\)"):
         save(tmp_path, 2, fails, {})
     assert names(tmp_path) == ["checkpoint-00000001"]
+    assert not list(tmp_path.glob(".*")), "what is unfinished fills the disk"
     save(tmp_path, 2, writes("good"), {})
     assert names(tmp_path) == ["checkpoint-00000001", "checkpoint-00000002"]
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("room", [1_000, 300_000])
+def test_a_full_disk_leaves_the_one_before(tmp_path: Path, room: int) -> None:
+    """Files may not grow beyond `room` bytes: the weights do not fit, or only the state of the optimizer does not."""
+    model = nn.Linear(250, 250)
+    state = {"moments": torch.zeros(2, 250, 250)}
+
+    def weights(folder: Path) -> None:
+        save_file(model.state_dict(), folder / "model.safetensors")
+
+    save(tmp_path, 1, weights, state)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(UserError, match=r"step 2.*could not be written.*GB free.*checkpoint-00000001 is whole"):
+            save(tmp_path, 2, weights, state, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["checkpoint-00000001"]
+    assert torch.equal(load(tmp_path / "checkpoint-00000001")[1]["moments"], state["moments"])
+    assert not list(tmp_path.glob(".*")), "what is unfinished fills the disk"
 
 
 def test_equal_weights_have_an_equal_fingerprint_whatever_the_optimizer_holds(tmp_path: Path) -> None:
@@ -108,13 +133,13 @@ def test_what_is_no_state_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path)
     torch.save({"version": 99, "step": 1, "state": {}}, tmp_path / STATE_FILE)
-    with pytest.raises(UserError, match="version 1, got 99"):
+    with pytest.raises(UserError, match="version 2, got 99"):
         load(tmp_path)
 
 
 def test_a_state_that_runs_code_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "trainer").mkdir()
-    torch.save({"version": 1, "step": 1, "state": Path("/")}, tmp_path / STATE_FILE)
+    torch.save({"version": 2, "step": 1, "state": Path("/")}, tmp_path / STATE_FILE)
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path)
 

@@ -2,13 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 import typer
@@ -16,12 +17,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cli import output
 from cli.train import PROGRAM, app
-from pipeline import schemas
 from pipeline.fingerprint import folder_fingerprint
 from pipeline.framereader import FrameReader
 from pipeline.store import Store
 from tests import tiny_policy
-from tests.curation_world import a_sample, add_samples, add_videos, statistics, write_tag
+from tests.curation_world import a_sample, add_samples, add_videos, statistics
+from tests.toy_store import curate
+from trainer.checkpoint import whole
 from trainer.metrics import read_rows
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
@@ -58,8 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row | {"variants": views, "frames_fingerprint": reader.fingerprint(row["video_id"])} | statistics()
         for row in rows
     ]
-    columns = [{name: row[name] for name in schemas.CURATED.names} for row in curated]
-    write_tag(store, "default", pa.Table.from_pylist(columns, schema=schemas.CURATED))
+    curate(store, "default", curated)
     tiny_policy.save(folder / "policy")
     return folder
 
@@ -107,7 +108,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(call: Call, folder: Path, tau
     """Metrics and weights, to the bit: two steps and two more against four."""
     words = (*RUN, "--policy", str(taught), "--variants", "3", "--json", "--set", "checkpoint_every=1")
     code, out, err = call(*words, "--out", "straight", "--steps", "4")
-    assert (code, err) == (0, "")
+    assert (code, err.count("\n")) == (0, 1), "one live line, at the last step"
     straight = json.loads(out)
     assert straight["steps"] == 4
     assert straight["rollouts"] == 4 * 2 * 3 * 2
@@ -133,7 +134,7 @@ def test_a_checkpoint_is_a_folder_that_transformers_and_eval_open(call: Call, fo
     assert all(torch.isfinite(p).all() for p in model.parameters())
     AutoProcessor.from_pretrained(checkpoint)
     code, out, err = call("eval", "--store", "store", "--policy", checkpoint, "--view", "all", "--max-tokens", "48",
-                          "--device", "cpu", "--out", "predictions.jsonl", "--json")  # fmt: skip
+                          "--device", "cpu", "--out", "answers", "--json")  # fmt: skip
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["samples"] == 4
@@ -141,7 +142,8 @@ def test_a_checkpoint_is_a_folder_that_transformers_and_eval_open(call: Call, fo
     assert found["by_view"]["anchor"]["n"] == found["by_view"]["importance"]["n"] == 4
     assert 0 <= found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"] <= 1
     assert found["format_rate"] > 0.5
-    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    [file] = (folder / "answers").rglob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == 8
     assert sum(line["accuracy"] for line in lines) / 8 == found["accuracy"]
 
@@ -197,6 +199,12 @@ def test_settings_as_toml_can_be_edited_and_given_back(call: Call, folder: Path,
         ("run --set steps", "expected key=value"),
         ("run --lr 1 --set lr=2", "own option too"),
         ("run --config none.toml", "none.toml: expected a TOML file"),
+        ("run --set resume=true", "no such setting"),
+        ("run --train-subset 1", "set it to 0 (all) or to 2..8"),
+        ("run --update-on anchor --variants 1", "has no view but its own"),
+        ("run --store store --max-tokens 1000000", "the policy's context is"),
+        ('run --set trackers=["nothing"]', "trackers"),
+        ("merge nowhere --out never", "nothing to merge"),
         ("train", "No such command"),
     ],
 )
@@ -211,6 +219,59 @@ def test_bad_input_is_one_line_and_exit_code_2(call: Call, folder: Path, words: 
     assert not (folder / "never").exists()
 
 
+def test_a_lora_run_is_resumed_evaluated_and_merged(call: Call, folder: Path, taught: Path) -> None:
+    words = (*RUN, "--policy", str(taught), "--variants", "2", "--lora-rank", "4", "--out", "lora")
+    assert call(*words, "--steps", "1")[0] == 0
+    code, out, _ = call(*words, "--steps", "2", "--resume", "--json")
+    assert code == 0
+    checkpoint = json.loads(out)["checkpoint"]
+    assert not (folder / checkpoint / "config.json").exists()
+    answers = []
+    assert call("merge", checkpoint, "--out", "merged")[0] == 0
+    for policy in (checkpoint, "merged"):
+        code, out, _ = call("eval", "--store", "store", "--policy", policy, "--view", "anchor", "--max-tokens", "48",
+                            "--device", "cpu", "--json")  # fmt: skip
+        assert code == 0
+        answers.append(json.loads(out)["accuracy"])
+    assert answers[0] == answers[1]
+    code, _, err = call(*words[:-1], "again", "--policy", checkpoint)
+    assert code == 2
+    assert "strive-train merge" in err
+
+
+def test_every_choice_has_its_option(call: Call, folder: Path, taught: Path) -> None:
+    code, out, _ = call(*RUN, "--policy", str(taught), "--variants", "2", "--steps", "1", "--out", "choices", "--json",
+                        "--advantage", "per-view", "--kl", "0.1", "--train-subset", "2", "--update-on", "anchor",
+                        "--two-wave", "--refill", "1")  # fmt: skip
+    assert code == 0
+    resolved = json.loads((folder / "choices" / "config.json").read_text())
+    chosen = {"advantage": "per-view", "kl": 0.1, "train_subset": 2, "update_on": "anchor", "two_wave": True}
+    assert chosen.items() <= resolved.items()
+    assert json.loads(out)["rollouts"] >= 2 * 2
+
+
+def test_a_signal_ends_the_program_with_a_checkpoint_and_its_own_exit_code(folder: Path, taught: Path) -> None:
+    words = [*RUN, "--policy", str(taught), "--steps", "100000", "--out", "stopped"]
+    command = [sys.executable, "-m", "cli.train", *words[:2], str(folder / "store"), *words[3:]]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        log = folder / "stopped" / "metrics.jsonl"
+        limit = time.monotonic() + 120
+        while not (log.exists() and read_rows(log)) and time.monotonic() < limit:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        out, err = run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGTERM, err
+    assert "SIGTERM: the step under way is finished and saved" in err
+    assert "Traceback" not in err
+    assert "--resume" in " ".join(out.split())
+    steps = len(read_rows(log))
+    assert steps >= 1
+    assert [c.name for c in whole(folder / "stopped")] == [f"checkpoint-{steps:08d}"]
+
+
 def test_as_a_program(folder: Path) -> None:
     """In a process of its own: nothing but the one line reaches stderr, nothing reaches stdout."""
     words = [sys.executable, "-m", "cli.train", "run", "--store", str(folder / "store"), "--policy", "./none"]
@@ -223,7 +284,7 @@ def test_as_a_program(folder: Path) -> None:
 
 def test_every_option_of_every_command_has_a_help_text() -> None:
     group = typer.main.get_command(app)
-    assert set(group.commands) == {"run", "sft", "eval", "config"}  # type: ignore[attr-defined]
+    assert set(group.commands) == {"run", "sft", "eval", "report", "merge", "config"}  # type: ignore[attr-defined]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         assert command.help, name
         for parameter in command.params:

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
-from trainer.loss import approx_kl, clip_fraction, ppo_clip, token_mean
+from trainer.loss import Level, Objective, Ratio, Size, approx_kl, clip_fraction, k3, log_ratios, ppo_clip, token_mean
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -22,6 +22,7 @@ def tokens(seed: int, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return new, old, torch.randn(n, generator=rng, dtype=torch.float64)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_each_token_is_the_textbook_formula(seed: int) -> None:
     new, old, advantages = tokens(seed, 16)
@@ -59,6 +60,7 @@ def test_where_the_gradient_stops(ratio: float, advantage: float, moves: bool) -
     assert clip_fraction(new, old, advantages, 0.2, 0.28) == (0.0 if moves else 1.0)
 
 
+@settings(deadline=None)
 @given(seeds, st.lists(st.integers(0, 24), max_size=5))
 def test_micro_batches_add_up_to_one_batch(seed: int, cuts: list[int]) -> None:
     """Loss, gradient, clip fraction and KL do not depend on how a step is cut, whatever the pieces' lengths."""
@@ -95,6 +97,7 @@ def test_approx_kl_estimates_the_kl_of_two_distributions() -> None:
     assert approx_kl(new, new) == 0.0
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_approx_kl_is_never_negative(seed: int) -> None:
     new, old, _ = tokens(seed, 4)
@@ -107,3 +110,116 @@ def test_no_tokens() -> None:
     assert approx_kl(none, none) == 0.0
     with pytest.raises(ValueError, match="live token"):
         token_mean(none, 0)
+
+
+lengths = st.lists(st.integers(1, 7), min_size=1, max_size=8)
+levels, ratios = st.sampled_from(["token", "sequence", "constant"]), st.sampled_from(["token", "sequence"])
+
+
+def owners_of(sizes: list[int], first: int = 0) -> torch.Tensor:
+    return torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes))
+
+
+@settings(deadline=None)
+@given(seeds, lengths, st.lists(st.integers(0, 8), max_size=4), levels, ratios, st.sampled_from([0.0, 0.3]))
+def test_every_objective_adds_up_over_micro_batches(
+    seed: int, sizes: list[int], cuts: list[int], level: Level, ratio: Ratio, kl: float
+) -> None:
+    """Loss and gradient do not depend on how whole responses are dealt to micro-batches."""
+    new, old, advantages = tokens(seed, sum(sizes))
+    reference = tokens(seed + 1, sum(sizes))[1]
+    objective = Objective(level=level, ratio=ratio, kl=kl, longest=9)
+    size = Size(sum(sizes), len(sizes))
+    ends = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+
+    def step(edges: list[int]) -> tuple[float, torch.Tensor]:
+        logp, total = new.clone().requires_grad_(), 0.0
+        for a, b in pairwise(edges):
+            if a < b:
+                part = slice(ends[a], ends[b])
+                start = reference[part] if kl else None
+                loss = objective.loss(logp[part], old[part], advantages[part], owners_of(sizes[a:b]), size, start)
+                loss.backward()
+                total += loss.item()
+        assert logp.grad is not None
+        return total, logp.grad
+
+    n = len(sizes)
+    whole, parts = step([0, n]), step([0, *sorted(min(c, n) for c in cuts), n])
+    assert parts[0] == pytest.approx(whole[0], abs=1e-12)
+    assert torch.allclose(parts[1], whole[1], atol=1e-13, rtol=0)
+
+
+@settings(deadline=None)
+@given(seeds, lengths)
+def test_a_sequence_ratio_is_the_geometric_mean_of_its_tokens_ratios(seed: int, sizes: list[int]) -> None:
+    new, old, _ = tokens(seed, sum(sizes))
+    found = log_ratios(new, old, owners_of(sizes, 3)).exp()
+    for n, part_new, part_old, part in zip(sizes, new.split(sizes), old.split(sizes), found.split(sizes), strict=True):
+        mean = math.prod((part_new - part_old).exp().tolist()) ** (1 / n)
+        assert part.tolist() == pytest.approx([mean] * n, rel=1e-9)
+
+
+@settings(deadline=None)
+@given(seeds, lengths)
+def test_the_sequence_level_of_sequence_ratios_is_gspo(seed: int, sizes: list[int]) -> None:
+    """Written on its own: the mean over responses of min(s A, clip(s) A), s the geometric mean; and its gradient."""
+    new, old, _ = tokens(seed, sum(sizes))
+    each = torch.randn(len(sizes), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    owners = owners_of(sizes)
+    size = Size(sum(sizes), len(sizes))
+    logp = new.clone().requires_grad_()
+    found = Objective(0.2, 0.28, level="sequence", ratio="sequence").loss(logp, old, each[owners], owners, size)
+    found.backward()
+    plain = new.clone().requires_grad_()
+    s = torch.stack([(a - b).mean().exp() for a, b in zip(plain.split(sizes), old.split(sizes), strict=True)])
+    expected = -torch.minimum(s * each, s.clamp(0.8, 1.28) * each).mean()
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert torch.allclose(logp.grad, plain.grad, atol=1e-12, rtol=0)  # type: ignore[arg-type]
+
+
+def test_what_weighs_the_same_at_each_level() -> None:
+    """A response of 1 token with loss 1, one of 3 tokens with loss 0; the longest may have 4."""
+    owners, zero = owners_of([1, 3]), torch.zeros(4, dtype=torch.float64)
+    advantages = torch.tensor([-1.0, 0, 0, 0], dtype=torch.float64)
+    found = {
+        level: Objective(level=level, longest=4).loss(zero, zero, advantages, owners, Size(4, 2)).item()
+        for level in ("token", "sequence", "constant")
+    }
+    assert found == {"token": 1 / 4, "sequence": 1 / 2, "constant": 1 / 8}
+
+
+@settings(deadline=None)
+@given(seeds)
+def test_the_default_objective_is_the_token_mean_of_the_clipped_loss_to_the_bit(seed: int) -> None:
+    new, old, advantages = (t.float() for t in tokens(seed, 12))
+    found = Objective().loss(new, old, advantages, owners_of([5, 7]), Size(30, 4))
+    assert torch.equal(found, token_mean(ppo_clip(new, old, advantages), 30))
+    assert Objective().clipped(new, old, advantages, owners_of([5, 7])) == clip_fraction(new, old, advantages)
+
+
+@settings(deadline=None)
+@given(seeds)
+def test_the_penalty_is_zero_at_the_reference_and_pulls_back_to_it(seed: int) -> None:
+    new, reference, _ = tokens(seed, 8)
+    assert torch.equal(k3(new, new), torch.zeros(8, dtype=torch.float64))
+    assert (k3(new, reference) >= 0).all()
+    logp = new.clone().requires_grad_()
+    k3(logp, reference).sum().backward()
+    assert torch.allclose(logp.grad, 1 - (reference - new).exp(), atol=1e-12)  # type: ignore[arg-type]
+
+
+def test_k3_estimates_the_kl_of_two_distributions() -> None:
+    rng = torch.Generator().manual_seed(0)
+    start = log_softmax(torch.randn(10, generator=rng, dtype=torch.float64), -1)
+    new = log_softmax(start + 0.3 * torch.randn(10, generator=rng, dtype=torch.float64), -1)
+    drawn = torch.multinomial(new.exp(), 200_000, replacement=True, generator=rng)
+    true = (new.exp() * (new - start)).sum().item()
+    assert k3(new[drawn], start[drawn]).mean().item() == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [(0, 1), (1, 0)])
+def test_a_step_of_nothing_has_no_size(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="live token"):
+        Size(*size)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.store import Store
 from tests.curation_world import write_tag
 from tests.toy_store import a_store
+from trainer.feed import Feed
 from trainer.stream import Stream, order, weighted_order
 
 seeds, epochs = st.integers(0, 2**40), st.integers(0, 50)
@@ -62,12 +64,37 @@ def test_impossible_weights_are_refused(bad: list[float]) -> None:
         weighted_order(0, 0, bad)
 
 
-def test_the_stream_uses_the_weights_of_its_dataset(tmp_path: Path) -> None:
-    store = a_store(tmp_path / "store", clips=2)
+def one_heavy(folder: Path) -> Store:
+    """A store with the dataset toy, and as weighted the same with weights of 0.5, only the last 3.5."""
+    store = a_store(folder, clips=2)
     rows = store.curated("toy")
     given_ = [0.5] * (rows.num_rows - 1) + [0.5 * rows.num_rows + 0.5]
     place = rows.column_names.index("weight")
     write_tag(store, "weighted", rows.set_column(place, "weight", pa.array(given_)))
+    return store
+
+
+def test_a_feed_takes_the_weighted_samples_in_the_streams_order(tmp_path: Path) -> None:
+    """However many it takes at a time, from whatever place: what a run trains on is the dataset by its weights."""
+    store = one_heavy(tmp_path / "store")
+
+    def stream(groups: int) -> Stream:
+        return Stream(store, "weighted", None, count=1, view="anchor", groups=groups, seed=1)
+
+    rows, by_three = stream(3).rows, stream(3)
+    weights_ = [row["weight"] for row in rows]
+    meant = [rows[i]["sample_id"] for epoch in range(3) for i in weighted_order(1, epoch, weights_)]
+    assert len(set(meant[:6])) < 6, "no sample came twice in an epoch: the weights show nothing"
+    assert [g.sample["sample_id"] for step in range(6) for g in by_three.batch(step)] == meant
+    with Feed(stream(1), 4, ahead=2) as feed:
+        taken = [group.sample["sample_id"] for count in (1, 5, 0, 3) for group in feed.take(count)]
+    assert taken == meant[4:13]
+    assert feed.position == 13
+
+
+def test_the_stream_uses_the_weights_of_its_dataset(tmp_path: Path) -> None:
+    store = one_heavy(tmp_path / "store")
+    rows = store.curated("toy")
 
     def ids(name: str) -> list[str]:
         stream = Stream(store, name, None, count=1, view="anchor", groups=3, seed=1)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
@@ -12,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pipeline import schemas
 from pipeline.errors import UserError
-from tests.curation_world import write_tag
-from tests.toy_store import a_store
+from tests.toy_store import a_store, curate
 from toyworld import POLICY
 from trainer import train
 from trainer.config import RunConfig, SftConfig
@@ -48,7 +45,8 @@ def a_run(store: Path, out: Path, **changes: Any) -> list[dict[str, Any]]:
         "max_tokens": 20,
         "device": "cpu",
     }
-    train.run(RunConfig.model_validate(settings | changes))
+    resume = changes.pop("resume", False)
+    train.run(RunConfig.model_validate(settings | changes), resume=resume)
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(out / "metrics.jsonl")]
 
 
@@ -62,12 +60,12 @@ def test_a_response_earns_what_the_rule_of_the_settings_says() -> None:
     group = Group(sample, views=[], variants=[], epoch=0, duration_s=8.0)
     for reward, earned in (("", 0.5), ("span=boundary", 0.5 * 0.75), ("format=0.25", (0.5 + 0.25) / 1.25)):
         config = RunConfig(policy=str(POLICY), reward=reward, device="cpu")
-        assert Trainer(config, policy, Accelerator(cpu=True)).reward(group, response) == pytest.approx(earned)
+        assert Trainer(config, policy, Accelerator(cpu=True)).score(group, response).total == pytest.approx(earned)
 
 
 def same(a: list[dict[str, Any]], b: list[dict[str, Any]], tolerance: float) -> bool:
     return len(a) == len(b) and all(
-        x[k] == y[k] if isinstance(x[k], int) or x[k] is None else abs(x[k] - y[k]) <= tolerance
+        abs(x[k] - y[k]) <= tolerance if isinstance(x[k], float) else x[k] == y[k]
         for x, y in zip(a, b, strict=True)
         for k in x
     )
@@ -163,11 +161,7 @@ def test_every_pool_has_its_m_views(others: set[int], count: int) -> None:
 
 def test_frames_cached_under_other_settings_stop_a_run(tmp_path: Path) -> None:
     store = a_store(tmp_path / "store", clips=1)
-    rows = store.curated("toy")
-    changed = rows.set_column(
-        rows.column_names.index("frames_fingerprint"), "frames_fingerprint", [["old"] * len(rows)]
-    )
-    write_tag(store, "old", changed)
+    curate(store, "old", [row | {"frames_fingerprint": "old"} for row in store.curated("toy").to_pylist()])
     with pytest.raises(UserError, match="cache-frames"):
         Stream(store, "old", None, count=1, view="anchor", groups=1, seed=0)
 
@@ -198,7 +192,7 @@ def test_evaluation_samples_are_never_trained_on_by_accident(tmp_path: Path, spl
     store = a_store(tmp_path / "store", clips=1)
     rows = store.curated("toy").to_pylist()
     rows[0] |= {"split": split, "dataset": "nextgqa"}
-    write_tag(store, "mixed", pa.Table.from_pylist(rows, schema=schemas.CURATED))
+    curate(store, "mixed", rows)
 
     def stream(name: str, allow: bool) -> Stream:
         return Stream(store, name, None, count=1, view="anchor", groups=1, seed=0, allow_eval=allow)

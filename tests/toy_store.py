@@ -1,6 +1,7 @@
 """A small store of toy-world scenes, made without video files: what the trainer's tests stream from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,8 +51,14 @@ def a_store(folder: Path, clips: int = 4, name: str = "toy") -> Store:
                 | statistics()
             )
     store.append("frames", pa.Table.from_pylist(frames, schema=schemas.FRAMES))
-    write_tag(store, name, pa.Table.from_pylist(rows, schema=schemas.CURATED))
+    curate(store, name, rows)
     return store
+
+
+def curate(store: Store, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write a curated dataset as it is, under the tag v1; columns that it does not have are left out."""
+    columns = [{column: row[column] for column in schemas.CURATED.names} for row in rows]
+    write_tag(store, name, pa.Table.from_pylist(columns, schema=schemas.CURATED))
 
 
 def variant(number: int, clip: int) -> dict[str, object]:

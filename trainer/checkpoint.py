@@ -1,7 +1,8 @@
 """Checkpoints: a folder that transformers opens, with the trainer's state in a sub-folder.
 
-    <out>/checkpoint-00000040/            config.json, model.safetensors, tokenizer and processor files
-    <out>/checkpoint-00000040/trainer/    state.pt: optimizer, scheduler, random states, position in the stream
+    <out>/checkpoint-00000040/            config.json, model.safetensors, tokenizer and processor files; of a LoRA run
+                                          adapter_config.json and adapter_model.safetensors in place of the first two
+    <out>/checkpoint-00000040/trainer/    state.pt: optimizer, schedule, random states, task scales, place in the stream
 
 A checkpoint becomes visible by one rename after everything in it is on disk, so a folder of this name is whole. The
 state lies in a sub-folder because a policy's fingerprint is taken of the files directly in its folder: equal weights
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from pipeline.errors import UserError
 
 STATE_FILE = Path("trainer") / "state.pt"
-STATE_VERSION = 1
+STATE_VERSION = 2
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _ASIDE = ".unfinished-"
 
@@ -43,6 +45,7 @@ def save(
 
     Raises:
         FileExistsError: there is a checkpoint of this step already.
+        UserError: the disk is full, or does not let itself be written; older checkpoints stay as they are.
     """
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"checkpoint-{step:08d}"
@@ -50,17 +53,39 @@ def save(
         raise FileExistsError(f"{target} exists already")
     _remove_unfinished(out)
     aside = out / f"{_ASIDE}{target.name}"
-    (aside / STATE_FILE).parent.mkdir(parents=True)
-    save_model(aside)
-    torch.save({"version": STATE_VERSION, "step": step, "state": state}, aside / STATE_FILE)
-    _sync(aside)
-    aside.rename(target)
-    _sync_one(out)
+    try:
+        (aside / STATE_FILE).parent.mkdir(parents=True)
+        save_model(aside)
+        _save_state({"version": STATE_VERSION, "step": step, "state": state}, aside / STATE_FILE)
+        _sync(aside)
+        aside.rename(target)
+        _sync_one(out)
+    except (OSError, SafetensorError) as error:
+        raise _not_written(out, step, error) from error
     for old in whole(out)[:-keep] if keep else []:
         # Renamed first: a kill in the middle of the removal must not leave half a checkpoint under a whole one's name.
         old.rename(out / f"{_ASIDE}{old.name}")
         _remove_unfinished(out)
     return target
+
+
+def _save_state(content: dict[str, Any], file: Path) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # what torch makes of a write that fails
+        raise OSError(str(error)) from error
+
+
+def _not_written(out: Path, step: int, error: Exception) -> UserError:
+    """What to tell the user; the unfinished folder goes, since it fills the disk and helps nobody."""
+    _remove_unfinished(out)
+    newest = newest_whole(out)
+    kept = f"{newest.name} is whole" if newest else "there is none before it"
+    return UserError(
+        f"checkpoint of step {step} in {out}",
+        f"could not be written ({str(error).strip().splitlines()[0]}; {shutil.disk_usage(out).free / 1e9:.1f} GB free)",
+        f"make room, then the same command with --resume ({kept})",
+    )
 
 
 def whole(out: Path) -> list[Path]:

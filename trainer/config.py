@@ -1,8 +1,5 @@
-"""Settings of a training run: one frozen model each for `run` and `sft`; from TOML, the command line, or code."""
+"""Settings of a training run: one frozen model each for `run` and `sft`. How they are read: trainer.settings."""
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -10,16 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import UserError
 from pipeline.rewards import RewardRule
-from trainer.loss import CLIP_HIGH, CLIP_LOW
+from trainer.advantage import Mode
+from trainer.loss import CLIP_HIGH, CLIP_LOW, Level, Ratio
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
-SHOW = "`strive-train config` lists every setting with its meaning"
 
-
-class _Settings(BaseModel):
+class Settings(BaseModel):
     """What `run` and `sft` share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -40,10 +36,8 @@ class _Settings(BaseModel):
     """Updates in all."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
     """Learning rate after warm-up; constant from there on."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay of AdamW."""
-    betas: tuple[Beta, Beta] = (0.9, 0.99)
-    """Decay rates of AdamW's two moments."""
+    adamw: tuple[Beta, Beta, Annotated[float, Field(ge=0)]] = (0.9, 0.99, 0.0)
+    """Of AdamW: the decay rates of its two moments, and its decoupled weight decay."""
     warmup: Count = 0
     """Steps over which the learning rate rises linearly from 0."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -52,12 +46,23 @@ class _Settings(BaseModel):
     """Tokens, padding included, of a packed micro-batch: memory goes by this, results do not."""
     freeze_vision: bool = True
     """Keep the vision tower as it is."""
+    lora_rank: Count = 0
+    """Rank of LoRA matrices beside the linear layers of the language model (and of a vision tower that is not frozen);
+    they learn, the policy itself stays. 0 trains all weights. LoRA wants an lr some 10 to 100 times as high."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic: with bf16 matrix products are in bfloat16, weights and optimizer stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU when there is one."""
     seed: Count = 0
     """Seed of the order of the data and of every draw."""
+    checkpoint_every: Count = 50
+    """Steps between checkpoints; one is always written at the end. 0: at the end only."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints that stay on disk."""
+    trackers: tuple[str, ...] = ()
+    """Where metrics go beside metrics.jsonl: tensorboard, trackio, wandb. One that fails is dropped."""
+    groups: Positive = 8
+    """Samples of a step."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -66,7 +71,7 @@ class _Settings(BaseModel):
         return self
 
 
-class RunConfig(_Settings):
+class RunConfig(Settings):
     """Settings of `strive-train run`: GRPO with one view a sample, STRIVE with several."""
 
     out: Path = Path("runs") / "strive"
@@ -81,6 +86,10 @@ class RunConfig(_Settings):
     """Samples of a step; a step draws groups x variants x responses rollouts."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the rollouts, and of the log-probabilities that are trained."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the most probable tokens that together have this probability; what is trained is not cut."""
+    top_k: Count = 0
+    """Draw from so many of the most probable tokens; 0: from all. What is trained is not cut."""
     max_tokens: Positive = 1024
     """Longest response; it is cut there."""
     reward: str = ""
@@ -88,16 +97,31 @@ class RunConfig(_Settings):
     number=exact|mra, text=rouge|exact, span=iou|boundary. What is left out has the value that stands first here."""
     rollout_batch: Positive = 64
     """Responses that are drawn side by side: memory goes by this, results do not."""
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = CLIP_LOW
-    """How far the probability ratio may fall below 1."""
-    clip_high: Annotated[float, Field(gt=0)] = CLIP_HIGH
-    """How far the probability ratio may rise above 1."""
-    checkpoint_every: Count = 50
-    """Steps between checkpoints; one is always written at the end. 0: at the end only."""
-    keep_checkpoints: Positive = 2
-    """Newest checkpoints that stay on disk."""
-    resume: bool = False
-    """Go on from the newest checkpoint in `out`, or start when there is none."""
+    advantage: Mode = "joint"
+    """What a reward is compared with: joint, the whole pool (STRIVE); per-view, its own view; hierarchical, its own
+    view, plus its view with the other views. With one view all are GRPO. joint is STRIVE's choice."""
+    scale: Literal["std", "none", "task-ema"] = "std"
+    """What differences are divided by: the deviation of the pool (std, as GRPO does), nothing (none, as Dr. GRPO), or
+    the usual deviation of the task's pools (task-ema, as OneThinker, for mixes of tasks)."""
+    loss: Level = "token"
+    """What weighs the same: token, every token (DAPO: no reward for length); sequence, every response (GRPO); constant,
+    every token with a divisor that never changes, responses x max_tokens (Dr. GRPO)."""
+    ratio: Ratio = "token"
+    """Probability ratio to clip: of each token, or of the whole response (sequence, GSPO: with loss=sequence and a much
+    smaller clip). On the first update of a rollout all ratios are 1, so it matters little here."""
+    clip: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0)]] = (CLIP_LOW, CLIP_HIGH)
+    """How far the probability ratio may fall below and rise above 1; the upper bound is the wider one of DAPO."""
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the penalty for leaving the policy that the run started from (k3, per token). 0, as in DAPO and Dr.
+    GRPO, needs no second model; above 0 a frozen copy is held (with LoRA: none, the adapters are switched off)."""
+    train_subset: Count = 0
+    """Rollouts of a pool to train on, those of greatest variance (PODS). 0: all of them."""
+    update_on: Literal["variant", "anchor"] = "variant"
+    """The view that the update sees with a response: the one it was drawn on, or the anchor (NoisyRollout)."""
+    two_wave: bool = False
+    """Draw half of a pool on the anchor first, and the other half on the variants only where the first is dead."""
+    refill: Count = 0
+    """How often a dead pool may be replaced by the next sample of the stream (DAPO's dynamic sampling, bounded)."""
 
     @model_validator(mode="after")
     def _reward_reads(self) -> Self:
@@ -113,105 +137,57 @@ class RunConfig(_Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        pool = self.variants * self.responses
+        one_view = self.variants == 1
+        checks = [
+            (
+                self.train_subset == 1 or self.train_subset > pool,
+                f"train_subset={self.train_subset} of pools of {pool} rollouts: set it to 0 (all) or to 2..{pool}",
+            ),
+            (
+                self.advantage != "joint" and self.responses == 1,
+                f"advantage={self.advantage} compares the responses of one view, and responses=1: set it to 2 or more",
+            ),
+            (
+                self.advantage == "hierarchical" and self.scale != "std",
+                f"advantage=hierarchical with scale={self.scale} is advantage=joint: set scale=std, or advantage=joint",
+            ),
+            (
+                self.update_on == "anchor" and one_view,
+                "update_on=anchor with variants=1 has no view but its own: set variants to 2 or more",
+            ),
+            (
+                self.two_wave and (one_view or pool < 4),
+                "two_wave draws on the anchor, then on variants: it needs variants of 2 or more and pools of 4 "
+                f"rollouts or more, got {self.variants} x {self.responses}",
+            ),
+        ]
+        for wrong, message in checks:
+            if wrong:
+                raise ValueError(message)
+        return self
 
-class SftConfig(_Settings):
+
+class SftConfig(Settings):
     """Settings of `strive-train sft`: imitate the right answers of a curated dataset on its anchor views."""
 
     out: Path = Path("runs") / "sft"
     """Folder for the trained policy, metrics and the resolved settings."""
     lr: Annotated[float, Field(gt=0)] = 1e-5
     """Learning rate after warm-up; constant from there on."""
-    groups: Positive = 8
-    """Samples of a step."""
 
 
-Config = TypeVar("Config", bound=_Settings)
+Config = TypeVar("Config", bound=Settings)
 
 MAY_CHANGE = frozenset(
     {
-        *("store", "out", "policy", "device", "resume"),
-        *("steps", "checkpoint_every", "keep_checkpoints", "micro_tokens", "rollout_batch"),
+        *("store", "out", "policy", "device"),
+        *("steps", "checkpoint_every", "keep_checkpoints", "trackers", "micro_tokens", "rollout_batch"),
     }
 )
 """What a resumed run may change: where things lie, how long and in what portions it works, not what it computes."""
-
-
-def build(
-    kind: type[Config],
-    *,
-    base: Mapping[str, Any] | None = None,
-    file: Path | None = None,
-    sets: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-) -> Config:
-    """Settings from all places: defaults, below the TOML file, below `--set` and the options of the command line.
-
-    Args:
-        kind: RunConfig or SftConfig.
-        base: defaults that the program adds.
-        file: TOML with top-level keys.
-        sets: texts "key=value"; a list is written as in TOML: "betas=[0.9, 0.95]".
-        options: values by name; None means that the option was not given.
-
-    Raises:
-        UserError: unreadable file, unknown key, wrong value, or a key given by an option and by `--set`.
-    """
-    values = read_toml(file) if file else {}
-    given = {name: value for name, value in (options or {}).items() if value is not None}
-    assigned = dict(parse_assignment(text) for text in sets)
-    for name in assigned.keys() & given.keys():
-        raise UserError(f"--set {name}", "is given by its own option too", "keep one of them")
-    try:
-        return kind.model_validate({**(base or {}), **values, **given, **assigned})
-    except ValidationError as error:
-        raise user_error(error, kind) from error
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """The keys of a TOML file. Raises UserError when it is absent or not TOML."""
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            str(file), f"expected a TOML file ({error.strerror})", "check the path given as --config"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(str(file), f"is not TOML ({error})", "write it as `strive-train config` prints it") from error
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """("key", value) of "key=value": a list is read as TOML, all else stays text, which the field's type then reads.
-
-    Raises:
-        UserError: no "=", no key, or a list that is not TOML.
-    """
-    name, equals, value = text.partition("=")
-    name, value = name.strip(), value.strip()
-    if not equals or not name:
-        raise UserError(f"--set {text!r}", "expected key=value", SHOW)
-    if not value.startswith("["):
-        return name, value
-    try:
-        return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"--set {text!r}", "expected a list like [0.9, 0.99]", SHOW) from error
-
-
-def user_error(error: ValidationError, kind: type[BaseModel]) -> UserError:
-    """The first problem of a validation as one line: field, value, expectation."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "missing":
-        return UserError(f"setting {field}", f"is needed and was not given{more}", SHOW)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, kind.model_fields, n=1)
-        hint = f"no such setting, did you mean {near[0]}?" if near else "no such setting"
-        return UserError(f"setting {field}", f"{hint}{more}", SHOW)
-    if first["type"] == "value_error":
-        return UserError("settings", f"{first['ctx']['error']}{more}", SHOW)
-    message = first["msg"].removeprefix("Input ")
-    return UserError(f"setting {field}={first['input']}", f"{message}{more}", SHOW)
 
 
 def write(config: BaseModel, file: Path) -> None:

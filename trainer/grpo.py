@@ -6,91 +6,151 @@
 A step reads top to bottom in `Trainer.step`.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.fingerprint import seed_of
-from pipeline.rewards import RewardRule, score
-from trainer import checkpoint
-from trainer.advantage import joint_advantages
+from pipeline.rewards import Reward, RewardRule, score
+from trainer import advantage, checkpoint
+from trainer.clock import Clock
 from trainer.config import RunConfig
 from trainer.families import Prompt, VisionFeatures
-from trainer.loss import approx_kl, clip_fraction, ppo_clip, token_mean
-from trainer.metrics import pool_metrics
-from trainer.packing import Row, Segment, micro_batches, pack
+from trainer.feed import Feed
+from trainer.halt import NotFiniteError, is_finite
+from trainer.loss import Objective, Size, approx_kl, k3
+from trainer.optimizer import optimizer_of, scheduler_of
+from trainer.packing import pack
+from trainer.passes import Passes
 from trainer.policy import Policy
-from trainer.rollout import Sampled, rollout
+from trainer.pools import Drawn, LiveRow, Pool, live_rows, old_logprobs, rows_on_anchors, rows_on_own_views, waves
+from trainer.record import describe_batch, step_metrics
+from trainer.reference import reference_of
+from trainer.rollout import Sampled
 from trainer.stream import Group
+from trainer.taskscale import TaskScale
 
-
-@dataclass
-class Clock:
-    """Seconds by phase of one step."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class LiveRow:
-    """A view's prompt with the responses of a live pool behind it, their advantages [G] and rollout log-probs."""
-
-    row: Row
-    advantages: Tensor
-    old_logprobs: list[Tensor]
-    features: VisionFeatures
+__all__ = ["Trainer", "live_rows"]
 
 
 class Trainer:
-    """Policy, optimizer and schedule of one run."""
+    """Policy, optimizer and schedule of one run, and what its algorithm remembers."""
 
     def __init__(self, config: RunConfig, policy: Policy, accelerator: Accelerator) -> None:
         self.config, self.policy, self.accelerator = config, policy, accelerator
         self.rule = RewardRule.parse(config.reward)
+        self.objective = Objective(*config.clip, config.loss, config.ratio, config.kl, config.max_tokens)
+        self.reference = reference_of(config, policy)
+        self.scales = TaskScale()
+        # Of the present step; turns count how often a sample was drawn.
+        self.clock, self.turns = Clock(), Counter[str]()
         if config.freeze_vision:
             policy.family.vision(policy.model).requires_grad_(False)
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-        )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup))
-        )
+        self.optimizer = optimizer_of(self.parameters, config)
+        self.scheduler = scheduler_of(self.optimizer, config)
+        self.passes = Passes(policy, config.micro_tokens, config.freeze_vision, accelerator.autocast)
+        self.context = policy.model.config.get_text_config().max_position_embeddings
+        self.check_context(1)
 
-    def step(self, step: int, groups: Sequence[Group]) -> dict[str, Any]:
-        """One optimisation step on a batch of groups; returns its metrics."""
-        clock = Clock()
-        with clock.phase("prompts"):
-            prompts = self.prompts(groups)
-        with clock.phase("vision"):
-            features = self.encode(prompts)
-        with clock.phase("rollout"):
-            sampled = self.sample(step, groups, prompts, features)
-        with clock.phase("reward"):
-            rewards = self.rewards(groups, sampled)
-        advantages = joint_advantages(rewards)
-        live = live_rows(prompts, features, sampled, advantages)
-        with clock.phase("update"):
+    def step(self, step: int, feed: Feed) -> dict[str, Any]:
+        """One optimisation step on the next groups of the stream; returns its metrics.
+
+        Raises:
+            NotFiniteError: the loss or its gradient is no number; the policy is as it was before the step.
+        """
+        groups = self.begin(feed)
+        pools = self.draw(step, groups)
+        pools, replaced = self.refill(step, pools, feed)
+        kept = self.subsets(step, pools)
+        advantages = self.advantages(kept)
+        live = self.live(kept, advantages)
+        with self.clock.phase("update"):
             update = self.update(live)
-        return step_metrics(rewards, sampled, update, clock)
+        self.stop_if_broken(step, kept, advantages, update)
+        return step_metrics([*replaced, *pools], update, self.clock.seconds, self.cut) | {"replaced": len(replaced)}
 
-    def prompts(self, groups: Sequence[Group]) -> list[Prompt]:
-        """One prompt a view, group after group: Q x M."""
-        views = [view for g in groups for view in g.views]
-        texts = [(g.sample["question"], g.sample["options"]) for g in groups for _ in g.views]
-        return self.policy.prompts(views, texts)
+    def begin(self, feed: Feed) -> list[Group]:
+        """The groups of a step, taken from the stream."""
+        self.clock, self.turns = Clock(), Counter()
+        self.passes.clear()
+        with self.clock.phase("stream"):
+            return feed.take(self.config.groups)
+
+    def draw(self, step: int, groups: Sequence[Group]) -> list[Pool]:
+        """A pool of rollouts for each group; in two waves, those that live after the first are left at that."""
+        c = self.config
+        turns = [self.turn(g) for g in groups]
+        if not c.two_wave:
+            return self.wave(step, groups, turns, [c.responses] * c.variants)
+        first, second = waves(c.variants, c.responses)
+        pools = self.wave(step, groups, turns, first)
+        dead = [place for place, pool in enumerate(pools) if pool.dead]
+        more = self.wave(step, [groups[i] for i in dead], [turns[i] for i in dead], second)
+        joined = {i: pools[i].joined(other) for i, other in zip(dead, more, strict=True)}
+        return [joined.get(place, pool) for place, pool in enumerate(pools)]
+
+    def turn(self, group: Group) -> int:
+        """How often the sample was drawn before in the present step; it counts this time."""
+        self.turns[group.sample["sample_id"]] += 1
+        return self.turns[group.sample["sample_id"]] - 1
+
+    def wave(self, step: int, groups: Sequence[Group], turns: Sequence[int], counts: Sequence[int]) -> list[Pool]:
+        """Draw `counts` [M] responses on the views of each group; a view without any is not looked at.
+
+        Seeded by (seed, step, sample, place of the view, draw); a sample that stands in a step again (its turn is not
+        0) is drawn anew.
+        """
+        if not groups:
+            return []
+        chosen = [place for place, count in enumerate(counts) if count]
+        with self.clock.phase("prompts"):
+            prompts = self.prompts(groups, chosen)
+        with self.clock.phase("vision"):
+            features = self.encode(prompts)
+        seeds = [
+            [seed_of(self.config.seed, "train", step, g.sample["sample_id"], place, draw, *([turn] if turn else []))
+             for draw in range(counts[place])]
+            for g, turn in zip(groups, turns, strict=True) for place in chosen
+        ]  # fmt: skip
+        with self.clock.phase("rollout"):
+            sampled = self.sample(prompts, features, seeds, len(chosen))
+        with self.clock.phase("reward"):
+            flat = [
+                Drawn(p, f, s, [self.score(g, one) for one in s])
+                for p, f, s, g in zip(prompts, features, sampled, [g for g in groups for _ in chosen], strict=True)
+            ]
+        rows = [flat[i : i + len(chosen)] for i in range(0, len(flat), len(chosen))]
+        return [Pool(g, row, row[0]) for g, row in zip(groups, rows, strict=True)]
+
+    def prompts(self, groups: Sequence[Group], places: Sequence[int]) -> list[Prompt]:
+        """One prompt for each of these views, group after group.
+
+        Raises:
+            UserError: prompt and response together are longer than the model's context.
+        """
+        texts = [(g.sample["question"], g.sample["options"]) for g in groups for _ in places]
+        prompts = self.policy.prompts([g.views[place] for g in groups for place in places], texts)
+        self.check_context(max(len(p.ids) for p in prompts))
+        return prompts
+
+    def check_context(self, prompt: int) -> None:
+        """Raises UserError when a prompt of so many tokens and the longest response are more than the model's context.
+
+        The model would go on beyond it, and answer nonsense.
+        """
+        if prompt + self.config.max_tokens > self.context:
+            raise UserError(
+                f"--max-tokens {self.config.max_tokens} behind a prompt of {prompt} tokens",
+                f"the policy's context is {self.context} tokens",
+                f"set max_tokens to {max(1, self.context - prompt)} or less, or build variants of fewer frames",
+            )
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
@@ -99,79 +159,129 @@ class Trainer:
             return self.policy.encode(prompts)
 
     def sample(
-        self, step: int, groups: Sequence[Group], prompts: Sequence[Prompt], features: Sequence[VisionFeatures]
+        self, prompts: Sequence[Prompt], features: Sequence[VisionFeatures], seeds: Sequence[Sequence[int]], views: int
     ) -> list[list[Sampled]]:
-        """G responses for each prompt, seeded by (seed, step, sample, place of the view, draw)."""
+        """Responses for each prompt, one a seed; `views` prompts make a pool."""
         c = self.config
-        seeds = [
-            [seed_of(c.seed, "train", step, g.sample["sample_id"], place, draw) for draw in range(c.responses)]
-            for g in groups
-            for place in range(len(g.views))
-        ]
-        out: list[list[Sampled]] = []
-        size = max(1, c.rollout_batch // c.responses)
-        for i in range(0, len(prompts), size):
-            part = slice(i, i + size)
-            with self.accelerator.autocast():
-                out += rollout(
-                    self.policy.model,
-                    self.policy.family,
-                    prompts[part],
-                    features[part],
-                    seeds[part],
-                    temperature=c.temperature,
-                    max_tokens=c.max_tokens,
-                )
-        return out
+        return self.passes.draw(
+            prompts,
+            features,
+            seeds,
+            together=views,
+            side_by_side=c.rollout_batch,
+            temperature=c.temperature,
+            max_tokens=c.max_tokens,
+            top_p=c.top_p,
+            top_k=c.top_k,
+        )
 
-    def rewards(self, groups: Sequence[Group], sampled: Sequence[Sequence[Sampled]]) -> list[Tensor]:
-        """Rewards of each group's pool, float64 [M, G]: what the rule of the settings joins, format by its weight."""
-        views = iter(sampled)
-        return [
-            torch.tensor([[self.reward(g, x) for x in next(views)] for _ in g.views], dtype=torch.float64)
-            for g in groups
-        ]
-
-    def reward(self, group: Group, sampled: Sampled) -> float:
-        """What one response earns."""
+    def score(self, group: Group, sampled: Sampled) -> Reward:
+        """What one response earns, by the rule of the settings."""
         s = group.sample
         truth = s["task"], s["options"], s["answer"], s["spans"]
-        return score(self.policy.text(sampled), *truth, group.duration_s, self.rule).total
+        return score(self.policy.text(sampled), *truth, group.duration_s, self.rule)
+
+    def cut(self, sampled: Sampled) -> bool:
+        """Whether a response was cut off before its end."""
+        return int(sampled.tokens[-1]) != self.policy.family.eos_id
+
+    def refill(self, step: int, pools: Sequence[Pool], feed: Feed) -> tuple[list[Pool], list[Pool]]:
+        """Replace dead pools by those of the next samples of the stream, each place at most `refill` times.
+
+        DAPO's dynamic sampling (arXiv 2503.14476) with a bound. It happens before the update, where processes wait for
+        each other, so one that refills more delays the others and never leaves them waiting for ever.
+
+        Returns:
+            (the pools to train on, those that were replaced).
+        """
+        kept, replaced = list(pools), list[Pool]()
+        for _ in range(self.config.refill):
+            dead = [place for place, pool in enumerate(kept) if pool.dead]
+            with self.clock.phase("stream"):
+                groups = feed.take(len(dead))
+            for place, pool in zip(dead, self.draw(step, groups), strict=True):
+                replaced.append(kept[place])
+                kept[place] = pool
+        return kept, replaced
+
+    def subsets(self, step: int, pools: Sequence[Pool]) -> list[Pool]:
+        """The rollouts to train on: all, or of each pool those of greatest variance."""
+        size, seed = self.config.train_subset, self.config.seed
+        if not size:
+            return list(pools)
+        return [pool.subset(size, seed_of(seed, "subset", step, pool.group.sample["sample_id"])) for pool in pools]
+
+    def advantages(self, pools: Sequence[Pool]) -> list[list[Tensor]]:
+        """Advantages of each pool, float64 [G] for each of its views."""
+        c = self.config
+        rewards, tasks = [pool.rewards for pool in pools], [pool.group.sample["task"] for pool in pools]
+        if c.scale == "task-ema":
+            self.scales.observe(tasks, rewards, c.advantage)
+            found = [self.scales.advantages(t, r, c.advantage) for t, r in zip(tasks, rewards, strict=True)]
+        else:
+            found = [advantage.advantages(r, c.advantage, 1.0 if c.scale == "none" else None) for r in rewards]
+        return [[torch.tensor(view, dtype=torch.float64) for view in pool] for pool in found]
+
+    def live(self, pools: Sequence[Pool], advantages: Sequence[Sequence[Tensor]]) -> list[LiveRow]:
+        """The rows to update on: live pools only, behind the view that the settings say."""
+        rows = rows_on_anchors if self.config.update_on == "anchor" else rows_on_own_views
+        return rows(pools, advantages)
 
     def update(self, live: Sequence[LiveRow]) -> dict[str, float | None]:
-        """PPO-clip over all live response tokens; a step without a live pool changes nothing and measures nothing."""
+        """The objective over all live responses; a step without a live pool changes nothing and measures nothing."""
+        names = ("loss", "clip_fraction", "approx_kl", *(["kl"] if self.reference else []))
         if not live:
-            return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl"))
-        c = self.config
-        total = sum(len(t) for r in live for t in r.old_logprobs)
-        sums = {"loss": 0.0, "clip_fraction": 0.0, "approx_kl": 0.0}
+            return dict.fromkeys((*names, "grad_norm"))
+        c, objective = self.config, self.objective
+        size = Size(sum(sum(r.lengths) for r in live), sum(len(r.lengths) for r in live))
+        sums = dict.fromkeys(names, 0.0)
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in micro_batches([r.row for r in live], c.micro_tokens):
-            part = [live[i] for i in batch]
-            packed = pack([r.row for r in part], self.policy.family.pad_id, self.policy.device)
-            advantages = torch.cat([r.advantages for r in part]).to(self.policy.device)[packed.owners].float()
-            old = torch.cat([t for r in part for t in r.old_logprobs]).to(self.policy.device)
-            with self.accelerator.autocast():
-                features = (
-                    [r.features for r in part] if c.freeze_vision else self.policy.encode([r.row.prompt for r in part])
-                )
-                logp = self.policy.logprobs(packed, features, c.temperature)
-            loss = token_mean(ppo_clip(logp, old, advantages, c.clip_low, c.clip_high), total)
+        for part, logp, owners in self.passes.logprobs(live, c.micro_tokens, c.temperature):
+            advantages = torch.cat([r.advantages for r in part]).to(self.policy.device)[owners].float()
+            start = self.start(part)
+            old = old_logprobs(part, logp)
+            loss = objective.loss(logp, old, advantages, owners, size, start)
             self.accelerator.backward(loss)
-            share = len(logp) / total
+            share = len(logp) / size.tokens
             sums["loss"] += loss.item()
-            sums["clip_fraction"] += share * clip_fraction(logp, old, advantages, c.clip_low, c.clip_high)
+            sums["clip_fraction"] += share * objective.clipped(logp.detach(), old, advantages, owners)
             sums["approx_kl"] += share * approx_kl(logp, old)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, c.max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
-        return {**sums, "grad_norm": float(norm)}
+            if start is not None:
+                sums["kl"] += share * k3(logp.detach(), start).mean().item()
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, c.max_grad_norm))
+        found: dict[str, float | None] = {**sums, "grad_norm": norm}
+        if is_finite(found):
+            self.optimizer.step()
+            self.scheduler.step()
+        return found
+
+    def start(self, rows: Sequence[LiveRow]) -> Tensor | None:
+        """Log-probs [R] of these rows under the policy that the run started from; None without a penalty."""
+        if self.reference is None:
+            return None
+        packed = pack([r.row for r in rows], self.policy.family.pad_id, self.policy.device)
+        with self.accelerator.autocast():
+            return self.reference.logprobs(packed, rows, self.config.temperature)
+
+    def stop_if_broken(
+        self,
+        step: int,
+        pools: Sequence[Pool],
+        advantages: Sequence[Sequence[Tensor]],
+        update: Mapping[str, float | None],
+    ) -> None:
+        """Raises NotFiniteError when log-probs, loss or gradient are no numbers; the policy was not changed then."""
+        drawn = [s.logprobs.double().sum().item() for pool in pools for view in pool.views for s in view.responses]
+        found = {name: update[name] or 0.0 for name in ("loss", "grad_norm")} | {"log-probabilities": sum(drawn)}
+        if not all(map(math.isfinite, found.values())):
+            raise NotFiniteError(step + 1, found, describe_batch(pools, advantages, self.policy.text))
 
     def state(self) -> dict[str, Any]:
-        """Everything beside the weights that the next step depends on; the stream's place is the step itself."""
+        """Everything beside the weights and the place in the stream that the next step depends on."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "scales": self.scales.state_dict(),
             "rng": checkpoint.rng_state(),
         }
 
@@ -179,37 +289,5 @@ class Trainer:
         """Put back what `state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        self.scales.load_state_dict(state["scales"])
         checkpoint.restore_rng(state["rng"])
-
-
-def live_rows(
-    prompts: Sequence[Prompt],
-    features: Sequence[VisionFeatures],
-    sampled: Sequence[Sequence[Sampled]],
-    advantages: Sequence[Tensor],
-) -> list[LiveRow]:
-    """The rows that carry gradient: pools whose advantages are all 0 are dropped before any log-prob is computed.
-
-    Args:
-        prompts, features, sampled: Q x M entries, group after group. advantages: Q pools [M, G].
-    """
-    flat = [(a, bool(pool.any())) for pool in advantages for a in pool]
-    return [
-        LiveRow(Row(p, [Segment(s.tokens) for s in group]), a, [s.logprobs for s in group], f)
-        for p, f, group, (a, alive) in zip(prompts, features, sampled, flat, strict=True)
-        if alive
-    ]
-
-
-def step_metrics(
-    rewards: Sequence[Tensor], sampled: Sequence[Sequence[Sampled]], update: dict[str, float | None], clock: Clock
-) -> dict[str, Any]:
-    """A row of metrics.jsonl: STRIVE's three curves (reward std, dead groups, gradient norm) and what explains them."""
-    lengths = [len(s.tokens) for group in sampled for s in group]
-    return {
-        **pool_metrics([r.numpy() for r in rewards]),
-        **update,
-        "rollouts": len(lengths),
-        "tokens": sum(lengths),
-        "seconds": {name: round(value, 4) for name, value in clock.seconds.items()},
-    }

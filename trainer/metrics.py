@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from pipeline.errors import UserError
@@ -74,11 +75,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def pool_metrics(rewards: Sequence[ArrayLike]) -> dict[str, float | None]:
+def pool_metrics(rewards: Sequence[Sequence[ArrayLike] | npt.NDArray[np.floating]]) -> dict[str, float | None]:
     """The figures of one step's pools.
 
     Args:
-        rewards: for each sample its rewards [M, G], in 0..1.
+        rewards: for each sample its rewards in 0..1, [G] for each of its M views; views may differ in G.
 
     Returns:
         reward_mean: mean over pools of the mean reward.
@@ -89,16 +90,26 @@ def pool_metrics(rewards: Sequence[ArrayLike]) -> dict[str, float | None]:
     Raises:
         ValueError: there is no pool.
     """
-    pools = [np.asarray(pool, dtype=np.float64) for pool in rewards]
+    pools = [[np.asarray(view, dtype=np.float64) for view in pool] for pool in rewards]
     if not pools:
         raise ValueError("a step has at least one pool")
-    live = [pool for pool in pools if not is_dead(pool.reshape(-1))]
+    whole = [np.concatenate(pool) for pool in pools]
+    live = [pool for pool, values in zip(pools, whole, strict=True) if not is_dead(values)]
     return {
-        "reward_mean": float(np.mean([pool.mean() for pool in pools])),
-        "reward_std": float(np.mean([math.sqrt(population_variance(pool.reshape(-1))) for pool in pools])),
+        "reward_mean": float(np.mean([values.mean() for values in whole])),
+        "reward_std": float(np.mean([math.sqrt(population_variance(values)) for values in whole])),
         "dead_group_share": 1.0 - len(live) / len(pools),
-        "between_share": float(np.mean([between_share(pool) for pool in live])) if live else None,
+        "between_share": float(np.mean([share_between(pool) for pool in live])) if live else None,
     }
+
+
+def share_between(views: Sequence[npt.NDArray[np.float64]]) -> float:
+    """`between_share` of a pool whose views may have different numbers of responses: a view weighs by its number."""
+    if len({len(view) for view in views}) == 1:
+        return between_share(np.stack(views))
+    total = population_variance(np.concatenate(views))
+    means = np.concatenate([np.full(len(view), math.fsum(view) / len(view)) for view in views])
+    return min(1.0, population_variance(means) / total) if total else 0.0
 
 
 def _finite(value: Any) -> Any:

@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from pipeline.runner import Progress
-from pipeline.store import Store
 from pipeline.views import View
-from trainer import checkpoint
+from trainer import checkpoint, loop
+from trainer.clock import Clock
 from trainer.config import SftConfig
-from trainer.config import write as write_settings
 from trainer.families import VisionFeatures
-from trainer.metrics import MetricsLog
+from trainer.feed import Feed
+from trainer.halt import NotFiniteError, is_finite
+from trainer.live import LiveLine
+from trainer.metrics import read_rows
+from trainer.optimizer import optimizer_of, scheduler_of
 from trainer.packing import Row, Segment, micro_batches, pack
-from trainer.policy import Policy, load_policy
-from trainer.progress import bar
+from trainer.policy import Policy
 from trainer.stream import Group, Stream
-from trainer.train import one_process
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ def lesson_rows(policy: Policy, lessons: Sequence[Lesson]) -> list[Row]:
     for head, lesson in zip(heads, lessons, strict=True):
         segments = []
         for turn in lesson.turns:
-            tail = family.tail(turn.question, turn.options)
-            response = policy.processor.tokenizer(turn.response, add_special_tokens=False).input_ids
-            tokens = torch.cat([tail, torch.tensor([*response, family.eos_id])])
+            tail = family.tail(turn.question, turn.options, seen=len(lesson.view.frames) > 0)
+            tokens = torch.cat([tail, family.response(turn.response)])
             segments.append(Segment(tokens, skip=len(tail)))
         rows.append(Row(head, segments))
     return rows
@@ -86,7 +85,7 @@ def sft_step(
         token_budget: padded tokens of a micro-batch. autocast: bfloat16 arithmetic on float32 weights.
 
     Returns:
-        loss (nats a token), grad_norm (before clipping), tokens.
+        loss (nats a token), grad_norm (before clipping), tokens. When one is not finite nothing was changed.
     """
     total = sum(len(s.tokens) - s.skip for r in rows for s in r.segments)
     loss_sum = 0.0
@@ -101,8 +100,10 @@ def sft_step(
         loss_sum += loss.item()
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    optimizer.step()
-    return {"loss": loss_sum, "grad_norm": float(norm), "tokens": float(total)}
+    found = {"loss": loss_sum, "grad_norm": float(norm), "tokens": float(total)}
+    if is_finite(found):
+        optimizer.step()
+    return found
 
 
 def target(task: str, answer: str, spans: Sequence[Sequence[float]]) -> str:
@@ -125,57 +126,101 @@ def lessons_of(groups: Sequence[Group]) -> list[Lesson]:
     return lessons
 
 
-def run(config: SftConfig, progress: Progress | None = None) -> dict[str, Any]:
+class Student:
+    """Policy, optimizer and schedule of one run of `sft`; a `trainer.loop.Learner`."""
+
+    def __init__(self, config: SftConfig, policy: Policy) -> None:
+        self.config, self.policy = config, policy
+        if config.freeze_vision:
+            policy.family.vision(policy.model).requires_grad_(False)
+        self.optimizer = optimizer_of([p for p in policy.model.parameters() if p.requires_grad], config)
+        self.scheduler = scheduler_of(self.optimizer, config)
+
+    def step(self, step: int, feed: Feed) -> dict[str, Any]:
+        """One update on the right answers of the next groups."""
+        clock = Clock()
+        with clock.phase("stream"):
+            groups = feed.take(self.config.groups)
+        with clock.phase("prompts"):
+            rows = lesson_rows(self.policy, lessons_of(groups))
+        with clock.phase("update"):
+            found = sft_step(
+                self.policy,
+                self.optimizer,
+                rows,
+                max_grad_norm=self.config.max_grad_norm,
+                token_budget=self.config.micro_tokens,
+                autocast=self.config.precision == "bf16",
+            )
+        if not is_finite(found):
+            raise NotFiniteError(
+                step + 1, found, [{"sample_id": g.sample["sample_id"]} | lesson_record(g) for g in groups]
+            )
+        self.scheduler.step()
+        return {**found, "seconds": {name: round(value, 4) for name, value in clock.seconds.items()}}
+
+    def state(self) -> dict[str, Any]:
+        """Everything beside the weights and the place in the stream that the next step depends on."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "rng": checkpoint.rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        checkpoint.restore_rng(state["rng"])
+
+
+def lesson_record(group: Group) -> dict[str, Any]:
+    """Question and right answer of a sample, for the record of a broken step."""
+    return {name: group.sample[name] for name in ("question", "answer", "spans")}
+
+
+def run(
+    config: SftConfig,
+    live: LiveLine | None = None,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
     """Imitate the right answers of a curated dataset on its anchor views.
 
+    Args:
+        live: shows the steps as they are taken. resume: go on from the newest whole checkpoint in `config.out`.
+
     Returns:
-        steps, the mean loss of the first and of the last tenth of the steps, seconds, checkpoint.
+        steps, the mean loss of the first and of the last tenth of the steps, seconds, checkpoint, and the name of the
+        signal that stopped it (None: it ended by itself).
 
     Raises:
-        UserError: no such dataset, frames missing from the cache, or a run in `out` already.
+        UserError: see `trainer.loop.train`.
     """
     start = time.perf_counter()
-    checkpoint.open_run(config.out, resume=False)
-    stream = Stream(
-        Store(config.store),
-        config.dataset,
-        config.tag,
-        count=1,
-        view="anchor",
-        groups=config.groups,
-        seed=config.seed,
-        allow_eval=config.allow_eval,
+    ended = loop.train(
+        config,
+        lambda store: Stream(
+            store,
+            config.dataset,
+            config.tag,
+            count=1,
+            view="anchor",
+            groups=1,
+            seed=config.seed,
+            allow_eval=config.allow_eval,
+        ),
+        lambda policy, accelerator: Student(config, policy),
+        resume=resume,
+        live=live,
     )
-    accelerator = one_process(config)
-    torch.manual_seed(config.seed)
-    policy = load_policy(config.policy, str(accelerator.device))
-    if config.freeze_vision:
-        policy.family.vision(policy.model).requires_grad_(False)
-    parameters = [p for p in policy.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    write_settings(config, config.out / "config.json")
-    losses = []
-    with MetricsLog(config.out / "metrics.jsonl") as log, bar(progress, "sft", config.steps) as advance:
-        for step, groups in stream.batches(0, config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-            row = sft_step(
-                policy,
-                optimizer,
-                lesson_rows(policy, lessons_of(groups)),
-                max_grad_norm=config.max_grad_norm,
-                token_budget=config.micro_tokens,
-                autocast=config.precision == "bf16",
-            )
-            losses.append(row["loss"])
-            log.write({"step": step + 1, **row})
-            advance(1)
-    saved = checkpoint.save(config.out, config.steps, policy.save, {"optimizer": optimizer.state_dict()})
+    losses = [row["loss"] for row in read_rows(config.out / loop.METRICS_FILE)]
     tenth = max(1, len(losses) // 10)
     return {
-        "steps": config.steps,
+        "steps": len(losses),
         "loss_first": sum(losses[:tenth]) / tenth,
         "loss_last": sum(losses[-tenth:]) / tenth,
         "seconds": round(time.perf_counter() - start, 2),
-        "checkpoint": str(saved),
+        "checkpoint": str(ended.latest) if ended.latest else None,
+        "stopped": ended.stop.signal.name if ended.stop.signal else None,
     }
