@@ -2,7 +2,7 @@
 
     python -m benchmarks.run [--all]
 
-With --all also those that train for hours.
+With --all also those that train for long.
 """
 
 import argparse
@@ -28,8 +28,9 @@ RUNS = (
     ("benchmarks.samplers",),
     ("benchmarks.score",),
     ("benchmarks.search",),
+    ("benchmarks.stream",),
 )
-LONG = (("benchmarks.selection",),)
+LONG = (("benchmarks.selection",), ("benchmarks.step",))
 LIBRARIES = (
     *("decord", "av", "pylance", "polars", "simplejpeg", "xxhash", "numpy", "torch", "transformers"),
     *("open_clip_torch", "faiss-cpu"),
