@@ -209,7 +209,17 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _report(title: str, found: dict[str, Any], chosen: RunConfig | SftConfig, json: bool) -> None:
-    """What a training command came to, and what to type next. A run that was stopped ends as its signal says."""
+    """What a training command came to, and what to type next. A run that was stopped ends as its signal says.
+
+    Of several processes the main one alone has something to tell.
+    """
+    if "checkpoint" in found:
+        _print_report(title, found, chosen, json)
+    if found["stopped"]:
+        raise typer.Exit(128 + signal.Signals[found["stopped"]])
+
+
+def _print_report(title: str, found: dict[str, Any], chosen: RunConfig | SftConfig, json: bool) -> None:
     if found["stopped"]:
         next_command = shlex.join((PROGRAM, *(word for word in sys.argv[1:] if word != "--resume"), "--resume"))
     else:
@@ -221,8 +231,6 @@ def _report(title: str, found: dict[str, Any], chosen: RunConfig | SftConfig, js
         rows = [[name.replace("_", " "), value] for name, value in found.items()]
         output.print_table(title, ["", "value"], rows)
         print(f"next: {next_command}")
-    if found["stopped"]:
-        raise typer.Exit(128 + signal.Signals[found["stopped"]])
 
 
 if __name__ == "__main__":

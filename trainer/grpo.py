@@ -8,7 +8,7 @@ A step reads top to bottom in `Trainer.step`.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ from trainer.packing import pack
 from trainer.passes import Passes
 from trainer.policy import Policy
 from trainer.pools import Drawn, LiveRow, Pool, live_rows, old_logprobs, rows_on_anchors, rows_on_own_views, waves
-from trainer.record import describe_batch, step_metrics
+from trainer.ranks import ALONE, Ranks
+from trainer.record import describe_batch, step_metrics, tally
 from trainer.reference import reference_of
 from trainer.rollout import Sampled
 from trainer.stream import Group
@@ -40,10 +41,10 @@ __all__ = ["Trainer", "live_rows"]
 
 
 class Trainer:
-    """Policy, optimizer and schedule of one run, and what its algorithm remembers."""
+    """Policy, optimizer and schedule of one run, and what its algorithm remembers; `ranks` share its steps."""
 
-    def __init__(self, config: RunConfig, policy: Policy, accelerator: Accelerator) -> None:
-        self.config, self.policy, self.accelerator = config, policy, accelerator
+    def __init__(self, config: RunConfig, policy: Policy, accelerator: Accelerator, ranks: Ranks = ALONE) -> None:
+        self.config, self.policy, self.accelerator, self.ranks = config, policy, accelerator, ranks
         self.rule = RewardRule.parse(config.reward)
         self.objective = Objective(*config.clip, config.loss, config.ratio, config.kl, config.max_tokens)
         self.reference = reference_of(config, policy)
@@ -74,10 +75,11 @@ class Trainer:
         with self.clock.phase("update"):
             update = self.update(live)
         self.stop_if_broken(step, kept, advantages, update)
-        return step_metrics([*replaced, *pools], update, self.clock.seconds, self.cut) | {"replaced": len(replaced)}
+        gone, there = (self.ranks.joined([tally(pool, self.cut) for pool in some]) for some in (replaced, pools))
+        return step_metrics([*gone, *there], update, self.clock.seconds) | {"replaced": len(gone)}
 
     def begin(self, feed: Feed) -> list[Group]:
-        """The groups of a step, taken from the stream."""
+        """This process's groups of a step, taken from the stream."""
         self.clock, self.turns = Clock(), Counter()
         self.passes.clear()
         with self.clock.phase("stream"):
@@ -86,7 +88,7 @@ class Trainer:
     def draw(self, step: int, groups: Sequence[Group]) -> list[Pool]:
         """A pool of rollouts for each group; in two waves, those that live after the first are left at that."""
         c = self.config
-        turns = [self.turn(g) for g in groups]
+        turns = self.turns_of(groups)
         if not c.two_wave:
             return self.wave(step, groups, turns, [c.responses] * c.variants)
         first, second = waves(c.variants, c.responses)
@@ -96,10 +98,13 @@ class Trainer:
         joined = {i: pools[i].joined(other) for i, other in zip(dead, more, strict=True)}
         return [joined.get(place, pool) for place, pool in enumerate(pools)]
 
-    def turn(self, group: Group) -> int:
-        """How often the sample was drawn before in the present step; it counts this time."""
-        self.turns[group.sample["sample_id"]] += 1
-        return self.turns[group.sample["sample_id"]] - 1
+    def turns_of(self, groups: Sequence[Group]) -> list[int]:
+        """How often each sample was drawn before in the present step, by any process; they count this time."""
+        found = []
+        for sample in self.ranks.joined([group.sample["sample_id"] for group in groups]):
+            found.append(self.turns[sample])
+            self.turns[sample] += 1
+        return self.ranks.mine(found)
 
     def wave(self, step: int, groups: Sequence[Group], turns: Sequence[int], counts: Sequence[int]) -> list[Pool]:
         """Draw `counts` [M] responses on the views of each group; a view without any is not looked at.
@@ -188,20 +193,20 @@ class Trainer:
     def refill(self, step: int, pools: Sequence[Pool], feed: Feed) -> tuple[list[Pool], list[Pool]]:
         """Replace dead pools by those of the next samples of the stream, each place at most `refill` times.
 
-        DAPO's dynamic sampling (arXiv 2503.14476) with a bound. It happens before the update, where processes wait for
-        each other, so one that refills more delays the others and never leaves them waiting for ever.
+        DAPO's dynamic sampling (arXiv 2503.14476) with a bound. What replaces the dead pools of all processes is dealt
+        anew, so that one whose pools all died draws no more than the others; all go through as many rounds.
 
         Returns:
             (the pools to train on, those that were replaced).
         """
         kept, replaced = list(pools), list[Pool]()
         for _ in range(self.config.refill):
-            dead = [place for place, pool in enumerate(kept) if pool.dead]
+            dead = [pool for pool in kept if pool.dead]
             with self.clock.phase("stream"):
-                groups = feed.take(len(dead))
-            for place, pool in zip(dead, self.draw(step, groups), strict=True):
-                replaced.append(kept[place])
-                kept[place] = pool
+                groups = feed.take(sum(self.ranks.gathered(len(dead))))
+            fresh = self.draw(step, groups)
+            replaced += dead
+            kept = Pool.filled(kept, fresh)
         return kept, replaced
 
     def subsets(self, step: int, pools: Sequence[Pool]) -> list[Pool]:
@@ -216,7 +221,8 @@ class Trainer:
         c = self.config
         rewards, tasks = [pool.rewards for pool in pools], [pool.group.sample["task"] for pool in pools]
         if c.scale == "task-ema":
-            self.scales.observe(tasks, rewards, c.advantage)
+            seen = self.ranks.joined(list(zip(tasks, rewards, strict=True)))
+            self.scales.observe([t for t, _ in seen], [r for _, r in seen], c.advantage)
             found = [self.scales.advantages(t, r, c.advantage) for t, r in zip(tasks, rewards, strict=True)]
         else:
             found = [advantage.advantages(r, c.advantage, 1.0 if c.scale == "none" else None) for r in rewards]
@@ -224,16 +230,16 @@ class Trainer:
 
     def live(self, pools: Sequence[Pool], advantages: Sequence[Sequence[Tensor]]) -> list[LiveRow]:
         """The rows to update on: live pools only, behind the view that the settings say."""
-        rows = rows_on_anchors if self.config.update_on == "anchor" else rows_on_own_views
-        return rows(pools, advantages)
+        return (rows_on_anchors if self.config.update_on == "anchor" else rows_on_own_views)(pools, advantages)
 
     def update(self, live: Sequence[LiveRow]) -> dict[str, float | None]:
-        """The objective over all live responses; a step without a live pool changes nothing and measures nothing."""
+        """The objective over all processes' live responses; without any, nothing is changed and nothing measured."""
         names = ("loss", "clip_fraction", "approx_kl", *(["kl"] if self.reference else []))
-        if not live:
+        counts = self.ranks.gathered((sum(sum(r.lengths) for r in live), sum(len(r.lengths) for r in live)))
+        if not any(tokens for tokens, _ in counts):
             return dict.fromkeys((*names, "grad_norm"))
         c, objective = self.config, self.objective
-        size = Size(sum(sum(r.lengths) for r in live), sum(len(r.lengths) for r in live))
+        size = Size(sum(tokens for tokens, _ in counts), sum(responses for _, responses in counts))
         sums = dict.fromkeys(names, 0.0)
         self.optimizer.zero_grad(set_to_none=True)
         for part, logp, owners in self.passes.logprobs(live, c.micro_tokens, c.temperature):
@@ -248,8 +254,9 @@ class Trainer:
             sums["approx_kl"] += share * approx_kl(logp, old)
             if start is not None:
                 sums["kl"] += share * k3(logp.detach(), start).mean().item()
+        self.ranks.sum_gradients(self.parameters)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, c.max_grad_norm))
-        found: dict[str, float | None] = {**sums, "grad_norm": norm}
+        found: dict[str, float | None] = {**self.ranks.summed(sums), "grad_norm": norm}
         if is_finite(found):
             self.optimizer.step()
             self.scheduler.step()
@@ -264,17 +271,15 @@ class Trainer:
             return self.reference.logprobs(packed, rows, self.config.temperature)
 
     def stop_if_broken(
-        self,
-        step: int,
-        pools: Sequence[Pool],
-        advantages: Sequence[Sequence[Tensor]],
-        update: Mapping[str, float | None],
+        self, step: int, pools: Sequence[Pool], advantages: Sequence[Sequence[Tensor]], update: dict[str, float | None]
     ) -> None:
         """Raises NotFiniteError when log-probs, loss or gradient are no numbers; the policy was not changed then."""
         drawn = [s.logprobs.double().sum().item() for pool in pools for view in pool.views for s in view.responses]
-        found = {name: update[name] or 0.0 for name in ("loss", "grad_norm")} | {"log-probabilities": sum(drawn)}
+        found = {name: update[name] or 0.0 for name in ("loss", "grad_norm")}
+        found |= self.ranks.summed({"log-probabilities": sum(drawn)})
         if not all(map(math.isfinite, found.values())):
-            raise NotFiniteError(step + 1, found, describe_batch(pools, advantages, self.policy.text))
+            batch = self.ranks.joined(describe_batch(pools, advantages, self.policy.text))
+            raise NotFiniteError(step + 1, found, batch)
 
     def state(self) -> dict[str, Any]:
         """Everything beside the weights and the place in the stream that the next step depends on."""

@@ -1,6 +1,7 @@
 """The loop of `run` and `sft`: steps on the groups of a stream, their rows of metrics, checkpoints, resume, stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from trainer.identity import policy_fingerprint
 from trainer.live import LiveLine
 from trainer.metrics import MetricsLog
 from trainer.policy import Policy
+from trainer.ranks import Ranks, ranks_of
 from trainer.stream import Stream
 from trainer.trackers import Trackers, check_trackers
 
@@ -44,16 +46,17 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its newest checkpoint, and the signal that stopped it before its last step."""
+    """How a run ended: its newest checkpoint, the signal that stopped it early, and whether this process wrote it."""
 
     latest: Path | None
     stop: Stop
+    main: bool = True
 
 
 def train(
     config: Settings,
     stream: Callable[[Store], Stream],
-    learner: Callable[[Policy, Accelerator], Learner],
+    learner: Callable[[Policy, Accelerator, Ranks], Learner],
     *,
     resume: bool = False,
     live: LiveLine | None = None,
@@ -62,68 +65,118 @@ def train(
 
     Writes into `config.out`: config.json (resolved settings), run.json (versions, git state, dataset, policy),
     metrics.jsonl (a row a step), checkpoint-*. SIGTERM or ctrl-C ends the run after the step under way, with a
-    checkpoint.
+    checkpoint. Of several processes the main one alone writes and shows; when one fails, or is asked to stop, all are.
 
     Args:
         stream: of single groups. learner: takes the steps with a policy. live: shows them; None: in silence.
 
     Raises:
         UserError: no such dataset, frames missing from the cache, a run in `out` already, settings, dataset or policy
-            other than those of the run to resume, a loss that is not finite, a checkpoint that cannot be written.
+            other than those of the run to resume, a loss that is not finite, a checkpoint that cannot be written,
+            another process that failed.
     """
     check_trackers(config.trackers)
-    shown = live or LiveLine(config.steps, shown=False)
     source = stream(store := Store(config.store))
     latest = checkpoint.open_run(config.out, resume)
     settings = config.out / CONFIG_FILE
     if latest:
         check_resume(config, settings)
-    with stoppable(shown.note) as stop:
-        accelerator = one_process(config)
+    accelerator = an_accelerator(config)
+    ranks = ranks_of(accelerator)
+    shown = live if live and ranks.main else LiveLine(config.steps, shown=False)
+    with stoppable(shown.note) as stop, ranks.failing_together():
+        latest = agreed(latest, ranks)
         torch.manual_seed(config.seed)
         policy = adapters.learner(
             config.policy, latest, config.lora_rank, str(accelerator.device), vision=not config.freeze_vision
         )
-        one = learner(policy, accelerator)
+        one = learner(policy, accelerator, ranks)
         done, position = 0, 0
         if latest:
-            done, state = checkpoint.load(latest, accelerator.device)
+            done, state = checkpoint.load(latest, policy.device)
             one.restore(state["learner"])
             position = state["position"]
-        begun_from = begun(config, policy, bool(latest))
-        dataset = provenance.dataset_state(store, config.dataset, config.tag, source.rows)
-        provenance.record(config.out, dataset, begun_from, done)
-        write_settings(config, settings)
+        if ranks.main:
+            begun_from = begun(config, policy, bool(latest))
+            dataset = provenance.dataset_state(store, config.dataset, config.tag, source.rows)
+            provenance.record(config.out, dataset, begun_from, done)
+            write_settings(config, settings)
         with (
-            MetricsLog(config.out / METRICS_FILE, done) as log,
-            shown,
-            Trackers(config.trackers, config.out, config.model_dump(mode="json"), say=shown.note) as trackers,
-            Feed(source, position, ahead=config.groups) as feed,
+            written(config, done, shown, ranks) as write,
+            Feed(source, position, ahead=config.groups, ranks=ranks) as feed,
         ):
             for step in range(done, config.steps):
-                if stop and latest:
+                if stopped(stop, ranks) and latest:
                     break
-                row = {"step": step + 1, **a_step(one, step, feed, config)}
-                log.write(row)
-                trackers.log(row)
-                shown.show(row)
+                write({"step": step + 1, **a_step(one, step, feed, config, ranks)})
+                asked = stopped(stop, ranks)
                 due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
-                if stop or due or step + 1 == config.steps:
-                    state = {"learner": one.state(), "position": feed.position}
-                    latest = checkpoint.save(
-                        config.out, step + 1, lambda to: adapters.save(policy, to), state, config.keep_checkpoints
-                    )
-                if stop:
+                if asked or due or step + 1 == config.steps:
+                    latest = saved(config, step + 1, policy, {"learner": one.state(), "position": feed.position}, ranks)
+                if asked:
                     break
-    return Ended(latest, stop)
+    return Ended(latest, stop, ranks.main)
 
 
-def a_step(learner: Learner, step: int, feed: Feed, config: Settings) -> dict[str, Any]:
+@contextmanager
+def written(config: Settings, done: int, shown: LiveLine, ranks: Ranks) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Where the rows of metrics go: file, trackers and live line of the main process; beside it, nowhere."""
+    if not ranks.main:
+        yield lambda row: None
+        return
+    with (
+        MetricsLog(config.out / METRICS_FILE, done) as log,
+        shown,
+        Trackers(config.trackers, config.out, config.model_dump(mode="json"), say=shown.note) as trackers,
+    ):
+
+        def write(row: dict[str, Any]) -> None:
+            log.write(row)
+            trackers.log(row)
+            shown.show(row)
+
+        yield write
+
+
+def saved(config: Settings, step: int, policy: Policy, state: dict[str, Any], ranks: Ranks) -> Path:
+    """The checkpoint of a step, written by the main process; all wait until it is whole."""
+    if ranks.main:
+        return ranks.gathered(
+            checkpoint.save(config.out, step, lambda to: adapters.save(policy, to), state, config.keep_checkpoints)
+        )[0]
+    first: Path = ranks.gathered(Path())[0]
+    return first
+
+
+def agreed(latest: Path | None, ranks: Ranks) -> Path | None:
+    """The checkpoint to go on from. Raises UserError when the processes do not see the same one."""
+    found = ranks.gathered(latest)
+    if len(set(found)) > 1:
+        raise UserError(
+            f"--out with checkpoints {', '.join(map(str, found))}",
+            "expected every process to see the same one",
+            "put --out where all machines of the run can read it",
+        )
+    return latest
+
+
+def stopped(stop: Stop, ranks: Ranks) -> bool:
+    """Whether any process was asked to stop; then all of them are, by the same signal."""
+    heard = [number for number in ranks.gathered(stop.signal) if number is not None]
+    if heard:
+        stop.signal = heard[0]
+    return bool(heard)
+
+
+def a_step(learner: Learner, step: int, feed: Feed, config: Settings, ranks: Ranks) -> dict[str, Any]:
     """A step's row of metrics. Raises UserError when its loss is no number, with its batch saved in `out`."""
     try:
         return learner.step(step, feed)
     except NotFiniteError as error:
-        raise save_batch(error, config.out, config.lr) from error
+        # It is raised in all processes, of the whole step.
+        if ranks.main:
+            raise save_batch(error, config.out, config.lr) from error
+        raise UserError(str(error), "expected finite numbers", "see what the main process says") from error
 
 
 def begun(config: Settings, policy: Policy, resumed: bool) -> dict[str, Any]:
@@ -138,19 +191,8 @@ def begun(config: Settings, policy: Policy, resumed: bool) -> dict[str, Any]:
     return {"name": config.policy, "fingerprint": policy_fingerprint(config.policy) if used else None}
 
 
-def one_process(config: Settings) -> Accelerator:
-    """The accelerator of this run: where it computes, and in which arithmetic (weights stay float32).
-
-    Raises:
-        UserError: started as several processes.
-    """
-    accelerator = Accelerator(
+def an_accelerator(config: Settings) -> Accelerator:
+    """The accelerator of this run: where it computes, and in which arithmetic (weights stay float32)."""
+    return Accelerator(
         cpu=resolve_device(config.device) == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no"
     )
-    if accelerator.num_processes > 1:
-        raise UserError(
-            f"{accelerator.num_processes} processes",
-            "training runs in one process",
-            "start it without `accelerate launch`",
-        )
-    return accelerator

@@ -62,6 +62,13 @@ class Pool:
         """Both draws on the same sample, this one's views first."""
         return replace(self, views=[*self.views, *other.views])
 
+    @staticmethod
+    def filled(pools: Sequence["Pool"], fresh: Sequence["Pool"]) -> list["Pool"]:
+        """The pools with fresh ones in the places of the dead; dead ones beyond go, fresh ones beyond are added."""
+        left = iter(fresh)
+        kept = [next(left, None) if pool.dead else pool for pool in pools]
+        return [*(pool for pool in kept if pool is not None), *left]
+
     def subset(self, size: int, seed: int) -> "Pool":
         """Its `size` rollouts of greatest variance (`max_variance_subset`); views without any of them are left out."""
         kept = set(max_variance_subset([r for view in self.views for r in view.rewards], size, seed))

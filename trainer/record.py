@@ -1,6 +1,7 @@
 """What is kept of a step: its row of metrics.jsonl, and everything it was computed from when it breaks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -13,34 +14,49 @@ from trainer.rollout import Sampled
 PARTS = ("accuracy", "credit", "iou", "format")
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What the figures of a step need of a pool, small enough to be sent to the other processes of a run.
+
+    Attributes:
+        scores: of each view's responses. lengths: tokens of each response. cut: how many were cut off.
+    """
+
+    scores: Sequence[Sequence[Reward]]
+    lengths: Sequence[int]
+    cut: int
+
+
+def tally(pool: Pool, cut: Callable[[Sampled], bool]) -> Tally:
+    """The tally of a pool. `cut`: whether a response was cut off before its end."""
+    drawn = [s for view in pool.views for s in view.responses]
+    return Tally([list(view.scores) for view in pool.views], [len(s.tokens) for s in drawn], sum(map(cut, drawn)))
+
+
 def step_metrics(
-    pools: Sequence[Pool],
-    update: Mapping[str, float | None],
-    seconds: Mapping[str, float],
-    cut: Callable[[Sampled], bool],
+    pools: Sequence[Tally], update: Mapping[str, float | None], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """A row of metrics.jsonl: STRIVE's three curves (reward std, dead groups, gradient norm) and what explains them.
 
     Args:
         pools: all that were drawn, also those that were replaced. update: of `Trainer.update`. seconds: by phase.
-        cut: whether a response was cut off before its end.
 
     Returns:
         the figures of `pool_metrics` and `update`; rollouts, tokens; parts: mean of each reward part over the responses
         that have it; lengths: mean and max tokens, and cut, the share cut off; seconds.
     """
-    drawn = [s for pool in pools for view in pool.views for s in view.responses]
-    lengths = [len(s.tokens) for s in drawn]
+    lengths = [length for pool in pools for length in pool.lengths]
+    scores = [view for pool in pools for view in pool.scores]
     return {
-        **pool_metrics([pool.rewards for pool in pools]),
+        **pool_metrics([[[score.total for score in view] for view in pool.scores] for pool in pools]),
         **update,
         "rollouts": len(lengths),
         "tokens": sum(lengths),
-        "parts": reward_parts([score for pool in pools for view in pool.views for score in view.scores]),
+        "parts": reward_parts([score for view in scores for score in view]),
         "lengths": {
             "mean": sum(lengths) / len(lengths),
             "max": max(lengths),
-            "cut": sum(map(cut, drawn)) / len(lengths),
+            "cut": sum(pool.cut for pool in pools) / len(lengths),
         },
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

@@ -22,6 +22,7 @@ from trainer.metrics import read_rows
 from trainer.optimizer import optimizer_of, scheduler_of
 from trainer.packing import Row, Segment, micro_batches, pack
 from trainer.policy import Policy
+from trainer.ranks import ALONE, Ranks
 from trainer.stream import Group, Stream
 
 
@@ -77,17 +78,19 @@ def sft_step(
     max_grad_norm: float,
     token_budget: int = 1 << 20,
     autocast: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """One optimizer step on the mean token loss over all response tokens of `rows`.
+    """One optimizer step on the mean token loss over all response tokens of `rows`, of all processes together.
 
     Args:
         features: vision features of each row, of a frozen tower. None: encoded here, with gradient where it learns.
         token_budget: padded tokens of a micro-batch. autocast: bfloat16 arithmetic on float32 weights.
+        ranks: the processes that share the step, each with rows of its own; one may have none.
 
     Returns:
         loss (nats a token), grad_norm (before clipping), tokens. When one is not finite nothing was changed.
     """
-    total = sum(len(s.tokens) - s.skip for r in rows for s in r.segments)
+    total = sum(ranks.gathered(sum(len(s.tokens) - s.skip for r in rows for s in r.segments)))
     loss_sum = 0.0
     optimizer.zero_grad(set_to_none=True)
     for batch in micro_batches(rows, token_budget):
@@ -99,8 +102,9 @@ def sft_step(
         loss.backward()
         loss_sum += loss.item()
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    ranks.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    found = {"loss": loss_sum, "grad_norm": float(norm), "tokens": float(total)}
+    found = {**ranks.summed({"loss": loss_sum}), "grad_norm": float(norm), "tokens": float(total)}
     if is_finite(found):
         optimizer.step()
     return found
@@ -129,8 +133,8 @@ def lessons_of(groups: Sequence[Group]) -> list[Lesson]:
 class Student:
     """Policy, optimizer and schedule of one run of `sft`; a `trainer.loop.Learner`."""
 
-    def __init__(self, config: SftConfig, policy: Policy) -> None:
-        self.config, self.policy = config, policy
+    def __init__(self, config: SftConfig, policy: Policy, ranks: Ranks = ALONE) -> None:
+        self.config, self.policy, self.ranks = config, policy, ranks
         if config.freeze_vision:
             policy.family.vision(policy.model).requires_grad_(False)
         self.optimizer = optimizer_of([p for p in policy.model.parameters() if p.requires_grad], config)
@@ -142,7 +146,7 @@ class Student:
         with clock.phase("stream"):
             groups = feed.take(self.config.groups)
         with clock.phase("prompts"):
-            rows = lesson_rows(self.policy, lessons_of(groups))
+            rows = lesson_rows(self.policy, lessons_of(groups)) if groups else []
         with clock.phase("update"):
             found = sft_step(
                 self.policy,
@@ -151,11 +155,11 @@ class Student:
                 max_grad_norm=self.config.max_grad_norm,
                 token_budget=self.config.micro_tokens,
                 autocast=self.config.precision == "bf16",
+                ranks=self.ranks,
             )
         if not is_finite(found):
-            raise NotFiniteError(
-                step + 1, found, [{"sample_id": g.sample["sample_id"]} | lesson_record(g) for g in groups]
-            )
+            batch = [{"sample_id": g.sample["sample_id"]} | lesson_record(g) for g in groups]
+            raise NotFiniteError(step + 1, found, self.ranks.joined(batch))
         self.scheduler.step()
         return {**found, "seconds": {name: round(value, 4) for name, value in clock.seconds.items()}}
 
@@ -192,7 +196,7 @@ def run(
 
     Returns:
         steps, the mean loss of the first and of the last tenth of the steps, seconds, checkpoint, and the name of the
-        signal that stopped it (None: it ended by itself).
+        signal that stopped it (None: it ended by itself). Beside the main process this last one alone.
 
     Raises:
         UserError: see `trainer.loop.train`.
@@ -210,10 +214,13 @@ def run(
             seed=config.seed,
             allow_eval=config.allow_eval,
         ),
-        lambda policy, accelerator: Student(config, policy),
+        lambda policy, accelerator, ranks: Student(config, policy, ranks),
         resume=resume,
         live=live,
     )
+    stopped = ended.stop.signal.name if ended.stop.signal else None
+    if not ended.main:
+        return {"stopped": stopped}
     losses = [row["loss"] for row in read_rows(config.out / loop.METRICS_FILE)]
     tenth = max(1, len(losses) // 10)
     return {
@@ -222,5 +229,5 @@ def run(
         "loss_last": sum(losses[-tenth:]) / tenth,
         "seconds": round(time.perf_counter() - start, 2),
         "checkpoint": str(ended.latest) if ended.latest else None,
-        "stopped": ended.stop.signal.name if ended.stop.signal else None,
+        "stopped": stopped,
     }

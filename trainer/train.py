@@ -8,11 +8,9 @@ from trainer import loop
 from trainer.config import RunConfig
 from trainer.grpo import Trainer
 from trainer.live import LiveLine
-from trainer.loop import METRICS_FILE, one_process
+from trainer.loop import METRICS_FILE
 from trainer.metrics import read_rows
 from trainer.stream import Stream
-
-__all__ = ["one_process", "run"]
 
 
 def run(
@@ -28,7 +26,7 @@ def run(
 
     Returns:
         steps, rollouts, seconds, checkpoint, the means over all steps of the logged curves, and the name of the signal
-        that stopped it (None: it ended by itself).
+        that stopped it (None: it ended by itself). Beside the main process this last one alone.
 
     Raises:
         UserError: see `trainer.loop.train`.
@@ -46,11 +44,11 @@ def run(
             seed=config.seed,
             allow_eval=config.allow_eval,
         ),
-        lambda policy, accelerator: Trainer(config, policy, accelerator),
+        lambda policy, accelerator, ranks: Trainer(config, policy, accelerator, ranks),
         resume=resume,
         live=live,
     )
-    found = summary(config, ended.latest, time.perf_counter() - start)
+    found = summary(config, ended.latest, time.perf_counter() - start) if ended.main else {}
     return found | {"stopped": ended.stop.signal.name if ended.stop.signal else None}
 
 

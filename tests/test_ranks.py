@@ -1,0 +1,237 @@
+"""A run in two processes is the run in one: same rewards, loss, gradient and weights; a failure of one ends both."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from pipeline.checksum import checksum
+from pipeline.errors import UserError
+from pipeline.fingerprint import folder_fingerprint
+from tests import toy_store
+from tests.ranks_world import commands
+from tests.toy_run import SETTINGS, rows_of
+from trainer.checkpoint import newest_whole
+from trainer.feed import Feed
+from trainer.ranks import ALONE, Ranks, buckets, ranks_of
+from trainer.stream import Group, Stream
+
+ROOT = Path(__file__).resolve().parent.parent
+TWO = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "docs/accelerate/cpu.yaml")]
+PATIENCE = 150.0
+SFT: dict[str, Any] = {"dataset": "toy", "steps": 3, "lr": 1e-3, "device": "cpu"}
+STRAIGHT: dict[str, Any] = SETTINGS | {"steps": 3, "scale": "task-ema", "refill": 1, "warmup": 2}
+RUNS: dict[str, dict[str, Any]] = {
+    "one-group": SETTINGS | {"groups": 1, "steps": 5},  # the second process never has a sample
+    "waves": SETTINGS | {"two_wave": True, "kl": 0.1, "ratio": "sequence", "loss": "sequence", "freeze_vision": False},
+    "lora": SETTINGS | {"lora_rank": 4, "lr": 1e-2, "train_subset": 4, "loss": "constant", "steps": 3},
+    "sft": SFT | {"groups": 3},
+    "sft-one-group": SFT | {"groups": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_store.a_store(tmp_path_factory.mktemp("toy") / "store").path
+
+
+def launched(module: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Two processes of a module, on a free port; all of them are killed when they hang."""
+    command = [*TWO, "--main_process_port", "0", "-m", module, *map(str, words)]
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            said, told = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, told)
+
+
+def words_of(name: str, settings: dict[str, Any], store: Path, out: Path, *more: str) -> list[str]:
+    """A command line of strive-train: `sft` for a name that begins so, else `run`."""
+    pairs = settings | {"store": store, "out": out}
+    sets = [word for key, value in pairs.items() for word in ("--set", f"{key}={value}")]
+    return ["sft" if name.startswith("sft") else "run", *sets, *more]
+
+
+def differences(a: Any, b: Any) -> list[float]:
+    """How far numbers lie apart, relative to 1 or more; whatever else has to be equal."""
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        return [d for name in a for d in differences(a[name], b[name])]
+    if isinstance(a, float) and isinstance(b, float):
+        return [abs(a - b) / max(1.0, abs(a))]
+    assert a == b
+    return []
+
+
+def assert_near(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], tolerance: float = 1e-5) -> None:
+    assert len(rows) == len(others)
+    for row, other in zip(rows, others, strict=True):
+        assert max(differences(row, other)) <= tolerance
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    found = newest_whole(out)
+    assert found
+    [file] = found.glob("*.safetensors")
+    return load_file(file)
+
+
+def assert_near_weights(out: Path, other: Path, lr: float) -> None:
+    """AdamW divides by the gradient's size, so rounding moves a weight of almost no gradient by up to lr a step."""
+    a, b = weights(out), weights(other)
+    assert a.keys() == b.keys()
+    moved = torch.cat([(a[name] - b[name]).abs().flatten() for name in a])
+    assert moved.max() <= lr
+    assert moved.mean() <= lr / 1000
+
+
+@pytest.fixture(scope="module")
+def straight(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `accelerate launch ... strive-train run` left behind, with a checkpoint of each step."""
+    out = tmp_path_factory.mktemp("two") / "straight"
+    settings = STRAIGHT | {"checkpoint_every": 1, "keep_checkpoints": 9}
+    done = launched("cli.train", *words_of("run", settings, store, out, "--json"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("reward_mean") == 1, "one process reports"
+    return out
+
+
+@pytest.fixture(scope="module")
+def folders(store: Path, straight: Path) -> Path:
+    """The folder of `straight`, with all other runs of two processes beside it, one of them resumed after a step."""
+    killed_after_a_step(straight, straight.parent / "killed")
+    lines = [words_of(name, settings, store, straight.parent / name) for name, settings in RUNS.items()]
+    lines += [words_of("run", STRAIGHT, store, straight.parent / "killed", "--resume")]
+    done = launched("tests.ranks_world", json.dumps(lines))
+    assert done.returncode == 0, done.stderr
+    return straight.parent
+
+
+def killed_after_a_step(run: Path, copy: Path) -> None:
+    """A copy of a run as a kill after its second step would have left it, before that step's checkpoint."""
+    shutil.copytree(run, copy)
+    for gone in ("checkpoint-00000002", "checkpoint-00000003"):
+        shutil.rmtree(copy / gone)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_are_one(store: Path, straight: Path, tmp_path: Path) -> None:
+    commands([words_of("run", STRAIGHT, store, tmp_path)])
+    rows = rows_of(straight)
+    assert_near(rows, rows_of(tmp_path))
+    assert_near_weights(straight, tmp_path, 1e-4)
+    assert any(row["grad_norm"] for row in rows[:2]), "nothing was learned before the end"
+    assert any(row["replaced"] for row in rows)
+
+
+@pytest.mark.timeout(300)
+def test_a_resumed_run_of_two_processes_equals_a_straight_one(straight: Path, folders: Path) -> None:
+    assert rows_of(folders / "killed") == rows_of(straight)
+    newest, expected = newest_whole(folders / "killed"), newest_whole(straight)
+    assert newest
+    assert expected
+    assert folder_fingerprint(newest) == folder_fingerprint(expected)
+
+
+def test_one_process_goes_on_with_a_run_of_two(store: Path, straight: Path, tmp_path: Path) -> None:
+    killed_after_a_step(straight, tmp_path / "run")
+    commands([words_of("run", STRAIGHT, store, tmp_path / "run", "--resume")])
+    assert_near(rows_of(tmp_path / "run"), rows_of(straight))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", list(RUNS))
+def test_two_processes_are_one_whatever_is_trained(store: Path, folders: Path, tmp_path: Path, name: str) -> None:
+    commands([words_of(name, RUNS[name], store, tmp_path)])
+    rows = rows_of(folders / name)
+    assert_near(rows, rows_of(tmp_path))
+    assert any(row["grad_norm"] for row in rows), "nothing was learned"
+    assert_near_weights(folders / name, tmp_path, RUNS[name]["lr"])
+
+
+@pytest.mark.timeout(300)
+def test_a_failure_of_one_process_ends_all_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One video of four has frames whose checksum is not theirs; who is dealt it fails, who is not says so too."""
+    clean: list[bytes] = []
+
+    def wrong_for_the_last(data: bytes) -> Any:
+        clean.append(data)
+        return checksum(data if len(clean) <= 3 * toy_store.CACHED else b"other")
+
+    monkeypatch.setattr(toy_store, "checksum", wrong_for_the_last)
+    damaged = toy_store.a_store(tmp_path / "store").path
+    begun = time.monotonic()
+    settings = SETTINGS | {"groups": 2, "steps": 12, "checkpoint_every": 1}
+    done = launched("cli.train", *words_of("run", settings, damaged, tmp_path / "run"))
+    assert time.monotonic() - begun < 90
+    assert done.returncode != 0
+    assert "of 2: has failed, and all others with it" in done.stderr
+    assert "video3" in done.stderr
+    assert len(rows_of(tmp_path / "run")) < 12
+
+
+class Numbers:
+    """A stream of numbers in place of groups."""
+
+    groups = 1
+
+    def batch(self, place: int) -> list[Group]:
+        return [cast(Group, place)]
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.lists(st.integers(0, 9), max_size=6))
+def test_what_is_taken_is_dealt_whole_and_evenly(count: int, ahead: int, takes: list[int]) -> None:
+    feeds = [Feed(cast(Stream, Numbers()), 3, ahead, Ranks(number, count)) for number in range(count)]
+    place = 3
+    for take in takes:
+        shares = [cast(list[int], feed.take(take)) for feed in feeds]
+        assert sorted(one for share in shares for one in share) == list(range(place, place + take))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        place += take
+        assert all(feed.position == place for feed in feeds)
+    for feed in feeds:
+        feed.__exit__()
+
+
+@given(st.lists(st.integers()))
+def test_one_process_has_everything_as_it_is(items: list[int]) -> None:
+    assert ALONE.mine(items) == ALONE.joined(items) == items
+    assert ALONE.gathered(items) == [items]
+    assert ALONE.summed({"a": -0.0, "b": 0.1}) == {"a": -0.0, "b": 0.1}
+    parameter = torch.nn.Parameter(torch.ones(2))
+    ALONE.sum_gradients([parameter])
+    assert parameter.grad is None
+
+
+@given(st.lists(st.integers(1, 9)), st.integers(1, 20))
+def test_buckets_hold_every_tensor_once_and_no_more_than_they_may(sizes: list[int], most: int) -> None:
+    tensors = [torch.zeros(size) for size in sizes]
+    found = list(buckets(tensors, most))
+    assert [id(t) for bucket in found for t in bucket] == [id(t) for t in tensors]
+    assert all(len(b) == 1 or sum(t.numel() for t in b) <= most for b in found)
+
+
+def test_a_model_that_is_split_is_refused() -> None:
+    from accelerate.utils import DistributedType
+
+    class Launch:
+        distributed_type = DistributedType.FSDP
+
+    with pytest.raises(UserError, match="FSDP: is not supported yet"):
+        ranks_of(cast(Any, Launch()))
