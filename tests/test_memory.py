@@ -39,16 +39,23 @@ if __name__ == "__main__":
 
 MANY = """
 clips, times = sys.argv[1].split(":"), int(sys.argv[2])
-stage, seen = CacheFrames(fps=1000), []
+import ctypes
+stage, early = CacheFrames(fps=1000), 0
+
+def held():
+    # What is freed and not yet given back is no leak, and comes and goes by megabytes.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return memory("VmRSS")
+
 items = [(Path(clip), content_id(Path(clip))) for clip in clips]
 from pipeline.stage import Item
 for i in range(times):
     path, video = items[i % len(items)]
     outcome = stage.process([Item((video,), "f", str(path))])
     assert outcome.rows.num_rows == 12, outcome
-    if (i + 1) % 300 == 0:
-        seen.append(memory("VmRSS"))
-print(json.dumps({"seen": seen, "backend": outcome.rows["backend"][0].as_py()}))
+    if i + 1 == times // 2:
+        early = held()
+print(json.dumps({"early": early, "late": held(), "backend": outcome.rows["backend"][0].as_py()}))
 """
 
 
@@ -72,11 +79,9 @@ def test_memory_over_300_clips_stays_flat(tmp_path: Path, backend: str) -> None:
     clips = [write_clip(tmp_path / f"{i}.mp4", 12, tint=i) for i in range(10)]
     if backend == "pyav":  # transport streams are not for decord
         clips = [remux(clip, clip.with_suffix(".ts")) for clip in clips]
-    found = measure(MANY, tmp_path, ":".join(map(str, clips)), 900)  # the first 300 warm up what is kept
+    found = measure(MANY, tmp_path, ":".join(map(str, clips)), 600)  # the first 300 warm up what is kept
     assert found["backend"] == backend
-    # Over 300 clips, whose frames are 66 MB. A leak grows in every stretch; the allocator takes a step in one at most.
-    first, second, third = found["seen"]
-    assert min(second - first, third - second) < 4 * MIB, found
+    assert found["late"] - found["early"] < 2 * MIB, found  # over 300 clips, whose frames are 66 MB
 
 
 def test_a_long_video_is_not_held_in_memory(tmp_path: Path) -> None:
