@@ -104,6 +104,6 @@ def evaluate(
         for what in ("left_out", "failed"):
             if report[what]:
                 told = ", ".join(f"{count} {reason}" for reason, count in report[what].items())
-                print(f"{name}: {what.replace('_', ' ')}: {told}")
+                output.line(f"{name}: {what.replace('_', ' ')}: {told}")
     if out is not None:
-        print(f"written: {out / 'summary.md'}, {out / 'summary.json'}")
+        output.line(f"written: {out / 'summary.md'}, {out / 'summary.json'}")

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import UserError
+from pipeline.safetext import redacted, visible, visible_json
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -49,7 +50,7 @@ def run(app: typer.Typer, program: str) -> NoReturn:
 
 def _leave(code: int, message: str = "") -> NoReturn:
     if message:
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        print("error: " + visible(" ".join(message.split())), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of native libraries may still read ahead; taking the interpreter down under them can crash it after all
@@ -59,7 +60,7 @@ def _leave(code: int, message: str = "") -> NoReturn:
 
 def print_json(data: Mapping[str, Any]) -> None:
     """One JSON object on stdout. Numbers that JSON does not know (NaN, infinity) become null."""
-    print(json.dumps(_plain(data), ensure_ascii=False))
+    print(visible_json(json.dumps(_plain(data), ensure_ascii=False)))
 
 
 def print_summary(title: str, came_in: str, went_out: str, left_out: Mapping[str, int], next_command: str) -> None:
@@ -70,20 +71,20 @@ def print_summary(title: str, came_in: str, went_out: str, left_out: Mapping[str
     """
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     rows = {"came in": came_in, "went out": went_out, "left out": reasons or "nothing", "next": next_command}
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=_shown(title), title_justify="left", show_header=False)
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        table.add_row(name, _shown(value))
     Console().print(table)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table with a header. Numbers are aligned to the right; long texts are folded."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=_shown(title), title_justify="left")
     for place, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(_shown(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))  # texts of users are not markup
+        table.add_row(*(_shown(_cell(value)) for value in row))
     Console().print(table)
 
 
@@ -92,20 +93,25 @@ def print_records(title: str, columns: Sequence[str], records: Sequence[Mapping[
     if len(columns) <= _SIDE_BY_SIDE:
         print_table(title, columns, [[record[name] for name in columns] for record in records])
         return
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=_shown(title), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for record in records:
         for name in columns:
             text = _cell(record[name])
-            table.add_row(name, Text(text if len(text) <= _LONG else text[:_LONG] + " ..."))
+            table.add_row(_shown(name), _shown(text if len(text) <= _LONG else text[:_LONG] + " ..."))
         table.add_section()
     Console().print(table)
 
 
 def note(text: str) -> None:
     """A remark on stderr, where it disturbs no reader of stdout."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
+
+
+def line(text: str) -> None:
+    """A line on stdout."""
+    print(visible(text))
 
 
 def size(count: int) -> str:
@@ -130,11 +136,11 @@ class Bar:
         self.stop()
         if not sys.stderr.isatty() or not total:
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         console = Console(stderr=True)
         self._progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         self._progress.start()
-        self._task = self._progress.add_task(label, total=total)
+        self._task = self._progress.add_task(visible(label), total=total)
 
     def advance(self, n: int) -> None:
         """So many more are done."""
@@ -149,8 +155,8 @@ class Bar:
 
 
 def typed(program: str) -> str:
-    """The command as the user typed it."""
-    return shlex.join([program, *sys.argv[1:]])
+    """The command as the user typed it, without secrets: it is kept in the store, on cards and in exports."""
+    return shlex.join([program, *map(redacted, sys.argv[1:])])
 
 
 def version_option(program: str) -> Callable[[bool], None]:
@@ -172,6 +178,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _shown(text: str) -> Text:
+    """Texts of users are neither markup nor orders to the terminal."""
+    return Text(visible(text))
 
 
 def _cell(value: Any) -> str:

@@ -101,7 +101,7 @@ def show(
     if as_json:
         output.print_json({"sample_id": key, "views": len(film.strips), "picture": str(path)})
         return
-    print(f"sample {key}, {len(film.strips)} views: {path}")
+    output.line(f"sample {key}, {len(film.strips)} views: {path}")
 
 
 def _some(counts: dict[str, int]) -> dict[str, int]:

@@ -22,7 +22,6 @@ PACKAGES = (
     "polars",
     "numpy",
     "faiss-cpu",
-    "rouge-score",
     "decord",
     "av",
 )

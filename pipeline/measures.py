@@ -3,8 +3,6 @@
 import math
 import re
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 _LEVELS = 10
 _STEP = 0.05
@@ -71,21 +69,28 @@ def words(text: str) -> list[str]:
 def rouge_l(predicted: str, true: str) -> float:
     """ROUGE-L F1 of two texts, 0..1: harmonic mean of the shares of words in their longest common subsequence.
 
-    Computed by rouge_score, without stemming. Texts without a word have 0.
+    Equal to rouge_score's, without stemming, to the bit. Texts without a word have 0.
     """
-    return float(_rouge().score(true, predicted)["rougeL"].fmeasure)
+    said, asked = words(predicted), words(true)
+    common = common_subsequence(said, asked)
+    if not common:
+        return 0.0
+    precision, recall = common / len(said), common / len(asked)
+    return 2 * precision * recall / (precision + recall)
 
 
-@cache
-def _rouge() -> Any:
-    """The scorer, built once; imported here, for only open answers need it."""
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence, by rows of bits (Crochemore et al., 2001).
 
-    return RougeScorer(["rougeL"], tokenizer=_Words())
-
-
-class _Words:
-    """`words` as a tokenizer of rouge_score, whose own knows a to z and digits only."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
+    One machine word holds 30 cells of the table that rouge_score fills one by one in Python: an answer of 100,000 words
+    against a truth of 1,000 takes a fraction of a second instead of a minute.
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(b):
+        places[word] = places.get(word, 0) | 1 << place
+    full = (1 << len(b)) - 1
+    row = full  # bit j is 0 where the subsequence grows with word j of b
+    for word in a:
+        if match := row & places.get(word, 0):
+            row = ((row + match) | (row - match)) & full
+    return len(b) - row.bit_count()

@@ -19,6 +19,7 @@ from pipeline.workers import execute
 _COMMIT_BYTES = 256 << 20  # commit at the latest when so much waits in memory
 _COMMIT_S = (0.5, 10.0)  # or after this many seconds: little at first, more in a long run, where commits add up
 _COMMIT_SHARE = 0.05  # of the time that the run has taken so far
+_LONGEST_MESSAGE = 4000  # characters of a failure's message that are kept
 _COMMITS_A_TIDY = 256  # each leaves a version behind
 
 
@@ -265,12 +266,15 @@ class _Waiting:
 
 
 def _quarantine_row(stage: str, failure: Failure, kept: bool) -> dict[str, Any]:
+    message = failure.message
+    if len(message) > _LONGEST_MESSAGE:  # it may repeat a text of any size
+        message = message[:_LONGEST_MESSAGE] + " ..."
     # A fingerprint that no plan has makes a passing failure stale for the next run, which then tries again.
     return {
         "stage": stage,
         "key": key_text(failure.key),
         "reason": failure.reason,
-        "message": failure.message,
+        "message": message,
         "kept": kept,
         "fingerprint": "" if failure.passing else failure.fingerprint,
     }

@@ -83,8 +83,8 @@ def resolve(model: str) -> ScorerSpec:
     """
     folder = Path(model.removeprefix("local-dir:"))
     if folder.is_dir():
-        if not (folder / "open_clip_config.json").is_file():
-            raise UserError(model, "a scorer folder holds open_clip_config.json and its weights", _NEXT)
+        if not (folder / "open_clip_config.json").is_file() or not any(folder.glob("*.safetensors")):
+            raise UserError(model, "a scorer folder holds open_clip_config.json and its weights as .safetensors", _NEXT)
         identity = folder_fingerprint(folder)
         return ScorerSpec(f"local-dir:{folder.resolve()}", None, f"{folder.resolve().name}@{identity}", identity)
     if model.startswith("hf-hub:") and model != "hf-hub:":
@@ -125,6 +125,18 @@ def _load(device: str, spec: ScorerSpec, precision: str, batch: int | None) -> "
     return Scorer(spec, device, precision, batch)
 
 
+def _tokenizer(name: str) -> Any:
+    """A model's tokenizer. What a model says of itself may ask for code that comes with it: that is never run."""
+    import open_clip
+
+    try:
+        return open_clip.get_tokenizer(name, trust_remote_code=False)
+    except TypeError as error:  # open_clip's own tokenizer, which has no code of others to run, does not know the word
+        if "trust_remote_code" not in str(error):
+            raise
+    return open_clip.get_tokenizer(name)
+
+
 class Scorer:
     """A loaded open_clip model, an `Encoder`. A product of its embeddings is a cosine.
 
@@ -142,7 +154,7 @@ class Scorer:
             self.model: Any = open_clip.create_model(
                 spec.name, pretrained=spec.pretrained, device=device, require_pretrained=True
             )
-            self.tokenizer: Any = open_clip.get_tokenizer(spec.name)
+            self.tokenizer: Any = _tokenizer(spec.name)
         except Exception as error:  # whatever a folder or download holds, open_clip says it in its own classes
             reason = f"{type(error).__name__}: " + " ".join(str(error).split())[:200]
             raise UserError(spec.label, f"open_clip cannot load this scorer ({reason})", _NEXT) from error

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 from pipeline.sources import Rejected
+from pipeline.sources.values import shown
+
+_LONGEST = 4096  # bytes of a path that the system takes
 
 ENDINGS = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".gif"),
@@ -31,7 +34,9 @@ class VideoFolder:
             Rejected: there is none, there are several, or the path leads out of the folder.
         """
         if "\0" in name:  # functions of paths cut such a name short
-            raise Rejected("unreadable path", f"{name!r} cannot name a file")
+            raise Rejected("unreadable path", f"{shown(name)} cannot name a file")
+        if len(name) > _LONGEST:
+            raise Rejected("unreadable path", f"{shown(name)} has {len(name)} characters")
         try:
             path = resolve_path(self.folder, name)
         except Rejected:
@@ -79,7 +84,7 @@ def resolve_path(folder: Path, name: str) -> Path:
     Raises:
         Rejected: it leads out.
     """
-    path = Path(os.path.normpath(folder / name))  # by its text only: a link that the user put there is the user's will
+    path = Path(os.path.normpath(folder / name))  # by its text only: a link in the folder is followed
     if folder not in path.parents:
         raise Rejected("path leaves the videos folder", f"{name} is not below {folder}")
     return path

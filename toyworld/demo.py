@@ -126,7 +126,8 @@ def command(*words: str, reads: bool = False) -> Any:
     if not program.exists():
         sys.exit(f"error: {program} is not installed. Next: make demo")
     started = time.monotonic()
-    done = subprocess.run([str(program), *words[1:]], stdout=subprocess.PIPE if reads else None, check=False)
+    pipe = subprocess.PIPE if reads else None
+    done = subprocess.run([str(program), *words[1:]], stdout=pipe, check=False)  # noqa: S603 - the demo's own words
     if done.returncode:
         console.print(f"[bold red]{words[0]} {words[1]} failed (exit code {done.returncode})[/bold red]")
         sys.exit(done.returncode)

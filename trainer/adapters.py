@@ -18,6 +18,8 @@ from pipeline.errors import UserError
 from trainer.identity import ADAPTER_FILE, adapted_fingerprint, base_of
 from trainer.policy import Policy, load_policy
 
+WEIGHTS_FILE = "adapter_model.safetensors"
+
 SCALE = 2
 """alpha / rank: what the product of the two matrices is multiplied with."""
 
@@ -80,8 +82,10 @@ def attach(policy: Policy, folder: Path) -> Policy:
     """Load the adapter of a folder onto its base; only the adapter learns.
 
     Raises:
-        UserError: the folder holds no adapter that fits the policy.
+        UserError: the folder holds no adapter that fits the policy, or its weights are no safetensors.
     """
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(f"adapter {str(folder)!r}", f"has no {WEIGHTS_FILE}", "save it as safetensors")
     try:
         policy.model.load_adapter(str(folder), is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

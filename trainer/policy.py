@@ -152,7 +152,7 @@ def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") 
 
     Raises:
         UserError: no such folder, not a video-language model, or none that a family knows (found before its weights
-            are read). Code that comes with a model is never run.
+            are read), or its weights are no safetensors. Code that comes with a model is never run.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor, PretrainedConfig
     from transformers.utils import logging
@@ -170,7 +170,7 @@ def load_policy(name: str | Path, device: str = "cpu", precision: str = "fp32") 
         known_family(str(config.get("model_type")))
         processor = AutoProcessor.from_pretrained(str(name), trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(
-            str(name), dtype=PRECISIONS[precision], trust_remote_code=False
+            str(name), dtype=PRECISIONS[precision], trust_remote_code=False, use_safetensors=True
         )
     except ImportError as error:  # the stock processor of a family may need a package of its own
         first = str(error).strip().splitlines()[0]

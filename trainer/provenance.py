@@ -40,7 +40,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=30)
+    command = ["git", "-C", str(folder), *words]  # the user's own git, on the folder of this file
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)  # noqa: S603
     return done.stdout.strip()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.decode.packets import AV_ERRORS, Scan, first_complaint, url
+from pipeline.decode.packets import AV_ERRORS, Scan, first_complaint, opened
 
 _A_PICTURE_A_PACKET = ("h264", "hevc")  # other codecs have packets that are not shown
 _CORRUPT = "the decoder marks it corrupt"
@@ -44,7 +44,7 @@ def read_pyav(
     left = indices.tolist()
     try:
         # Packets and frames that outlive their container are never freed: the reader lets go of them first.
-        with av.open(url(path)) as container, closing(_Reader(container, scan)) as reader:
+        with opened(path) as container, closing(_Reader(container, scan)) as reader:
             while left:
                 picture = _upright(reader.fetch(left[0]), stored, scan.rotation)
                 yield left.pop(0), picture

@@ -25,6 +25,17 @@ logging.getLogger("libav").addHandler(logging.NullHandler())
 
 AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 
+CONTAINERS = (
+    *("mov", "matroska", "avi", "flv", "live_flv", "asf", "asf_o", "mpeg", "mpegts", "mpegvideo", "m4v", "ogg", "nut"),
+    *("mxf", "rm", "dv", "wtv", "ivf", "h264", "hevc", "vvc", "obu", "vc1", "mjpeg", "mpjpeg", "gif", "apng", "dnxhd"),
+    *("yuv4mpegpipe", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # to say: a picture
+    *("mp3", "wav", "flac", "aac", "ac3", "aiff", "w64"),  # to say: without pictures
+)
+"""Formats that are opened, by FFmpeg's names. Playlists (HLS, DASH, concat) are none of them: they open other files."""
+
+MOST_PIXELS = 1 << 26
+"""Of a picture as it is stored, 8192 x 8192: a decoder holds up to seventeen of them at once."""
+
 _NARROW = 16  # decord mistakes the channel axis of videos this narrow
 # What FFmpeg calls an error but for one: a picture that was to be forgotten is not there, which is usual after a seek
 # or a cut, and harmless. And what it calls none: pictures pieced together, and pictures that are missing from a row.
@@ -81,11 +92,14 @@ def scan_packets(path: Path) -> Scan:
     """
     file_size(path)
     try:
-        with av.open(url(path)) as container:
+        with opened(path) as container:
             name = container.format.name
             stream = _video_stream(path, container)
             if encrypted(path, name, stream.id):
                 raise DecodeError("encrypted", f"{path}: its pictures are encrypted and would decode to noise")
+            if stream.codec_context and stream.width * stream.height > MOST_PIXELS:
+                size = f"{stream.width} x {stream.height}"
+                raise DecodeError("picture too large", f"{path}: {size} is more than {MOST_PIXELS} pixels")
             found = _read(container, stream)
             indexed = len(stream.index_entries) if "mp4" in name else 0
             announced = max(stream.frames, indexed)
@@ -159,6 +173,21 @@ def scan_packets(path: Path) -> Scan:
 def url(path: Path) -> str:
     """The path as FFmpeg takes it: names with a colon or a leading dash are paths too."""
     return "file:" + os.path.abspath(path)
+
+
+def opened(path: Path) -> Any:
+    """The file as PyAV's container, if it is one of CONTAINERS; no other file is read, and no picture is too large.
+
+    Raises:
+        AV_ERRORS: it cannot be opened.
+    """
+    limits = {"max_pixels": str(2 * MOST_PIXELS)}  # FFmpeg counts what it puts around a picture, too
+    allowed = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    container = av.open(url(path), options=allowed | limits)
+    for stream in container.streams.video:
+        if stream.codec_context:
+            stream.codec_context.options = limits  # a picture may announce another size than its container
+    return container
 
 
 def is_complaint(level: int, text: str) -> bool:
@@ -235,7 +264,7 @@ def _first_frame(path: Path, stream: int) -> _Picture:
     """The first picture that comes out, damaged or not: its size and its rotation are those of all."""
     found = _Packets()
     try:
-        with av.open(url(path)) as container, closing(_pictures(container, stream, found)) as pictures:
+        with opened(path) as container, closing(_pictures(container, stream, found)) as pictures:
             for picture in pictures:
                 return picture
     except AV_ERRORS as error:

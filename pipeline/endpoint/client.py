@@ -11,6 +11,7 @@ from typing import Any
 import openai
 
 from pipeline.answerer import Refused
+from pipeline.safetext import HIDDEN
 
 MAX_BYTES = 8 << 20
 """Longest body that is read, decompressed: some thirty thousand tokens with their log-probabilities."""
@@ -88,16 +89,16 @@ def connect(
     )
 
 
-def fault_of(error: openai.APIError, key: str | None) -> Refused:
-    """What an error of the SDK, after all its retries, means for the draw that met it. The key is never repeated."""
+def fault_of(error: openai.APIError, secrets: tuple[str, ...]) -> Refused:
+    """What an error of the SDK, after all its retries, means for the draw that met it. Secrets are never repeated."""
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
         named = 400 <= status < 500 and status not in _NOT_THE_REQUEST
         message = f"HTTP {status}: {_told(error.body)}"
-        return Refused(REFUSED if named else FAILED, _clean(message, key), passing=not named)
+        return Refused(REFUSED if named else FAILED, _clean(message, secrets), passing=not named)
     cause = error.__cause__ or error
     reason = GARBAGE if isinstance(cause, _http.DecodingError) else FAILED
-    return Refused(reason, _clean(f"{type(cause).__name__}: {cause}", key), passing=True)
+    return Refused(reason, _clean(f"{type(cause).__name__}: {cause}", secrets), passing=True)
 
 
 def _told(body: Any) -> str:
@@ -109,7 +110,8 @@ def _told(body: Any) -> str:
     return str(inner.get("message") or inner.get("detail") or inner)
 
 
-def _clean(text: str, key: str | None) -> str:
-    """One line of at most _MESSAGE characters, without the key and without what no column can hold."""
-    text = text.replace(key, "***") if key else text
+def _clean(text: str, secrets: tuple[str, ...]) -> str:
+    """One line of at most _MESSAGE characters, without secrets and without what no column can hold."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
     return " ".join(text.encode(errors="replace").decode().split())[:_MESSAGE]

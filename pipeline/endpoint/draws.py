@@ -120,7 +120,7 @@ class EndpointPolicy:
                 async with asyncio.timeout(self._limit_s):
                     result = await self._ask(client, messages, how | wire.OPTIONS)
             except openai.APIError as error:
-                result = fault_of(error, self._key)
+                result = fault_of(error, wire.secrets_of(self._url, self._key))
             except TimeoutError:
                 result = Refused(FAILED, f"no answer within {self._limit_s:g} s and all retries", passing=True)
             self._health.note(result)

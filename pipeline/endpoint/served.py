@@ -7,7 +7,7 @@ from typing import Any
 import openai
 
 from pipeline.endpoint.client import FAILED, connect, fault_of
-from pipeline.endpoint.wire import response_of, shown
+from pipeline.endpoint.wire import response_of, secrets_of, shown
 from pipeline.errors import UserError
 
 LISTING_S = 10.0
@@ -49,7 +49,7 @@ async def _listed(url: str, key: str | None) -> list[str]:
                 raise _no_entry(url, error, key) from None
             return []  # it answers: whether it serves the model is seen by asking it
         except openai.APIError as error:
-            fault = fault_of(error, key)
+            fault = fault_of(error, secrets_of(url, key))
             if fault.reason != FAILED:
                 return []
             raise UserError(
@@ -68,9 +68,10 @@ async def _probe(url: str, model: str, key: str | None, names: list[str]) -> Non
             if isinstance(error, openai.APIStatusError) and error.status_code in (401, 403):
                 raise _no_entry(url, error, key) from None
             listed = f"it lists {_join(names)}" if names else "it lists no model"
+            told = fault_of(error, secrets_of(url, key)).message
             raise UserError(
                 f"--policy {model}",
-                f"expected a model that {shown(url)} serves; {listed} ({fault_of(error, key).message})",
+                f"expected a model that {shown(url)} serves; {listed} ({told})",
                 "name one that is served, or correct the address",
             ) from None
 
@@ -78,7 +79,7 @@ async def _probe(url: str, model: str, key: str | None, names: list[str]) -> Non
 def _no_entry(url: str, error: openai.APIError, key: str | None) -> UserError:
     return UserError(
         f"--endpoint {shown(url)}",
-        f"expected a key that the server takes ({fault_of(error, key).message})",
+        f"expected a key that the server takes ({fault_of(error, secrets_of(url, key)).message})",
         "set the environment variable STRIVE_API_KEY",
     )
 

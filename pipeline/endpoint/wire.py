@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,16 @@ def shown(url: str) -> str:
     head, mark, rest = url.strip().rpartition("@")
     scheme = head.partition("://")[0] + "://" if "://" in head else ""
     return (scheme + rest if mark else rest).split("?")[0].split("#")[0]
+
+
+def secrets_of(url: str, key: str | None) -> tuple[str, ...]:
+    """What no message may repeat: the key, the address's password, and its login as a header has it."""
+    parts = urlsplit(url)
+    found = [key or ""]
+    if parts.password:
+        login = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+        found += [parts.password, unquote(parts.password), base64.b64encode(login.encode()).decode()]
+    return tuple(sorted(filter(None, set(found)), key=len, reverse=True))
 
 
 def identity(model: str) -> str:

@@ -17,6 +17,15 @@ ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt", ".yaml", ".yml")
 csv.field_size_limit(1 << 30)
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Plain values only, and no aliases: a few lines of them stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken")
+        return super().compose_node(parent, index)
+
+
 def read_content(file: Path) -> Any:
     """json and yaml: the value; jsonl, csv, parquet: a list of rows; txt: a list of lines that are not blank.
 
@@ -52,7 +61,7 @@ def _read(file: Path) -> Any:
             return list(csv.DictReader(stream))
     if kind == ".txt":
         return [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    return yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    return yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a SafeLoader
 
 
 def _lines(file: Path) -> Iterator[Any]:
