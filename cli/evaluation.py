@@ -48,6 +48,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto (a GPU when there is one), cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="Type of the weights: fp32 or bf16.")] = "fp32",
     batch: Annotated[int, typer.Option(min=1, help="Views answered together.")] = 16,
+    cache_vision: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps the vision tower's features, for runs and evaluations to come."),
+    ] = None,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(help="Grade these predictions instead of asking a policy; repeat it to compare several."),
@@ -93,6 +97,7 @@ def evaluate(
             precision=precision,
             batch=batch,
             progress=output.Bar(),
+            cache_vision=cache_vision,
         )
     if json:
         only = next(iter(found["checkpoints"].values()))

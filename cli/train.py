@@ -50,6 +50,10 @@ Reward = Annotated[
 Lora = Annotated[
     int | None, typer.Option("--lora-rank", help="Train LoRA matrices of this rank only. Default: 0, all weights.")
 ]
+CacheVision = Annotated[
+    Path | None,
+    typer.Option("--cache-vision", help="Folder that keeps the frozen vision tower's features. Default: none."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
@@ -103,6 +107,7 @@ def run(
         int | None, typer.Option(help="How often a dead pool may be replaced from the stream. Default: 0.")
     ] = None,
     lora_rank: Lora = None,
+    cache_vision: CacheVision = None,
     config: ConfigFile = None,
     set: Sets = None,
     resume: Resume = False,
@@ -136,6 +141,7 @@ def sft(
     lr: Rate = None,
     seed: Seed = None,
     lora_rank: Lora = None,
+    cache_vision: CacheVision = None,
     config: ConfigFile = None,
     set: Sets = None,
     resume: Resume = False,

@@ -52,6 +52,17 @@ def test_assignments(text: str, pair: tuple[str, object]) -> None:
     assert parse_assignment(text) == pair
 
 
+@pytest.mark.parametrize(
+    ("given", "pair"), [("10", (10, 2)), (10, (10, 2)), ("[10, 5]", (10, 5)), ([10, 5], (10, 5)), ("0", (0, 2))]
+)
+def test_steps_between_checkpoints_may_stand_alone(given: object, pair: tuple[int, int]) -> None:
+    sets = [f"checkpoint_every={given}"] if isinstance(given, str) else []
+    options = POLICY if isinstance(given, str) else POLICY | {"checkpoint_every": given}
+    config = build(RunConfig, sets=sets, options=options)
+    assert config.checkpoint_every == pair
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
 def test_a_tag_of_digits_stays_text() -> None:
     assert build(RunConfig, sets=["tag=0012"], options=POLICY).tag == "0012"
 
@@ -84,6 +95,11 @@ def test_what_is_no_assignment(text: str) -> None:
         (["update_on=anchor", "variants=1"], "has no view but its own"),
         (["two_wave=true", "variants=1"], "needs variants of 2 or more and pools of 4"),
         (["two_wave=true", "variants=3", "responses=1"], "got 3 x 1"),
+        (["truncate=[0, 5]"], r"truncate\.0=0: should be greater than 0"),
+        (["truncate=0.9"], r"truncate=0\.9"),
+        (["checkpoint_every=-1"], r"checkpoint_every\.0=-1"),
+        (["checkpoint_every=[5, 0]"], r"checkpoint_every\.1=0: should be greater than or equal to 1"),
+        (["cache_vision=features", "freeze_vision=false"], "features of a tower that learns are old after a step"),
         (["resume=true"], "resume: no such setting"),
         (["varinats=4"], r"varinats: no such setting, did you mean variants\?"),
         (["zzz=4"], r"zzz: no such setting\. Next: `strive-train config`"),

@@ -36,6 +36,7 @@ def evaluate_all(
     precision: str = "fp32",
     batch: int = BATCH,
     progress: Progress | None = None,
+    cache_vision: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate one or several policies on the same questions.
 
@@ -43,13 +44,15 @@ def evaluate_all(
         policies: folders or hub ids; each once.
         out: a folder for predictions/NAME.jsonl, summary.json and summary.md. An interrupted command goes on from the
             predictions there. Default: nothing is kept.
+        cache_vision: a folder for the features of their one vision tower (`trainer.visioncache`).
 
     Returns:
         checkpoints: {name: `Answered.summary` with `left_out`}; comparison: `trainer.grading.compared`, empty for one
         policy.
 
     Raises:
-        UserError: a policy is given twice or cannot be loaded, `out` is a file, or as `trainer.exams.exams`.
+        UserError: a policy is given twice or cannot be loaded, `out` is a file, the features of another tower lie in
+            `cache_vision`, or as `trainer.exams.exams`.
     """
     names = labels(policies)
     rule = RewardRule.parse(reward)
@@ -73,6 +76,7 @@ def evaluate_all(
                 precision=precision,
                 batch=batch,
                 progress=progress,
+                cache_vision=cache_vision,
             )
             checkpoints[name] = answered.summary(identity) | {"left_out": left_out}
             rows[name] = answered.rows

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.rewards import RewardRule
@@ -13,6 +13,9 @@ from trainer.loss import CLIP_HIGH, CLIP_LOW, Level, Ratio
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+KEPT = 2
+"""Checkpoints that stay on disk when only the steps between them are given."""
 
 
 class Settings(BaseModel):
@@ -44,8 +47,14 @@ class Settings(BaseModel):
     """The gradient is scaled down to this norm when it is larger."""
     micro_tokens: Positive = 16384
     """Tokens, padding included, of a packed micro-batch: memory goes by this, results do not."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass instead of keeping its inner values: less memory, more time, the
+    same results."""
     freeze_vision: bool = True
     """Keep the vision tower as it is."""
+    cache_vision: Path | None = None
+    """Folder where the features of a frozen vision tower are kept, so that a view is encoded once in all steps, epochs
+    and runs. Features of another tower are refused."""
     lora_rank: Count = 0
     """Rank of LoRA matrices beside the linear layers of the language model (and of a vision tower that is not frozen);
     they learn, the policy itself stays. 0 trains all weights. LoRA wants an lr some 10 to 100 times as high."""
@@ -55,14 +64,27 @@ class Settings(BaseModel):
     """Where to train; auto takes a GPU when there is one."""
     seed: Count = 0
     """Seed of the order of the data and of every draw."""
-    checkpoint_every: Count = 50
-    """Steps between checkpoints; one is always written at the end. 0: at the end only."""
-    keep_checkpoints: Positive = 2
-    """Newest checkpoints that stay on disk."""
+    checkpoint_every: tuple[Count, Positive] = (50, KEPT)
+    """Steps between checkpoints, and how many of the newest stay on disk; steps alone keep 2. One is always written at
+    the end; 0: at the end only."""
     trackers: tuple[str, ...] = ()
     """Where metrics go beside metrics.jsonl: tensorboard, trackio, wandb. One that fails is dropped."""
     groups: Positive = 8
     """Samples of a step."""
+
+    @field_validator("checkpoint_every", mode="before")
+    @classmethod
+    def _steps_alone(cls, value: Any) -> Any:
+        return (value, KEPT) if isinstance(value, int | str) else value
+
+    @model_validator(mode="after")
+    def _cached_tower_stays(self) -> Self:
+        if self.cache_vision is not None and not self.freeze_vision:
+            raise ValueError(
+                "cache_vision with freeze_vision=false: features of a tower that learns are old after a step; "
+                "drop one of both"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -86,10 +108,9 @@ class RunConfig(Settings):
     """Samples of a step; a step draws groups x variants x responses rollouts."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the rollouts, and of the log-probabilities that are trained."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Draw from the most probable tokens that together have this probability; what is trained is not cut."""
-    top_k: Count = 0
-    """Draw from so many of the most probable tokens; 0: from all. What is trained is not cut."""
+    truncate: tuple[Annotated[float, Field(gt=0, le=1)], Count] = (1.0, 0)
+    """top-p and top-k: draw from the most probable tokens that together have this probability, and from so many of them
+    (0: any number). What is trained is not cut."""
     max_tokens: Positive = 1024
     """Longest response; it is cut there."""
     reward: str = ""
@@ -184,7 +205,8 @@ Config = TypeVar("Config", bound=Settings)
 MAY_CHANGE = frozenset(
     {
         *("store", "out", "policy", "device"),
-        *("steps", "checkpoint_every", "keep_checkpoints", "trackers", "micro_tokens", "rollout_batch"),
+        *("steps", "checkpoint_every", "trackers", "micro_tokens", "rollout_batch"),
+        *("gradient_checkpointing", "cache_vision"),
     }
 )
 """What a resumed run may change: where things lie, how long and in what portions it works, not what it computes."""

@@ -93,8 +93,12 @@ def ask(
     precision: str,
     batch: int,
     progress: Progress | None,
+    cache_vision: Path | None = None,
 ) -> tuple["Answered", str, dict[str, int]]:
     """Ask one policy everything, into a predictions file, and grade that.
+
+    Args:
+        cache_vision: a folder for the features of its vision tower; None: they are not kept.
 
     Returns:
         What it answered, its fingerprint, and how many exams were left out, by reason.
@@ -102,6 +106,8 @@ def ask(
     reader = FrameReader(store)
     todo = exams(store, reader, asked)
     model = load_policy(policy, device, precision)
+    if cache_vision is not None:
+        model.keep_features(cache_vision, precision)
     answer(model, reader, todo.todo, file, max_tokens=max_tokens, rule=rule, batch=batch, progress=progress)
     return Answered.of_rows(read(file), file, rule), model.fingerprint, todo.left_out
 

@@ -176,8 +176,8 @@ class Trainer:
             side_by_side=c.rollout_batch,
             temperature=c.temperature,
             max_tokens=c.max_tokens,
-            top_p=c.top_p,
-            top_k=c.top_k,
+            top_p=c.truncate[0],
+            top_k=c.truncate[1],
         )
 
     def score(self, group: Group, sampled: Sampled) -> Reward:

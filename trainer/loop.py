@@ -90,6 +90,7 @@ def train(
         policy = adapters.learner(
             config.policy, latest, config.lora_rank, str(accelerator.device), vision=not config.freeze_vision
         )
+        economise(config, policy, source, accelerator, shown.note if ranks.main else None)
         one = learner(policy, accelerator, ranks)
         done, position = 0, 0
         if latest:
@@ -110,12 +111,42 @@ def train(
                     break
                 write({"step": step + 1, **a_step(one, step, feed, config, ranks)})
                 asked = stopped(stop, ranks)
-                due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
+                due = config.checkpoint_every[0] and (step + 1) % config.checkpoint_every[0] == 0
                 if asked or due or step + 1 == config.steps:
                     latest = saved(config, step + 1, policy, {"learner": one.state(), "position": feed.position}, ranks)
                 if asked:
                     break
     return Ended(latest, stop, ranks.main)
+
+
+def economise(
+    config: Settings, policy: Policy, source: Stream, accelerator: Accelerator, tell: Callable[[str], None] | None
+) -> None:
+    """Compute layers again instead of keeping their values, and keep features instead of computing them again, as the
+    settings say.
+
+    Args:
+        tell: is told how much room the features take; None: not of interest here.
+
+    Raises:
+        UserError: the features of another tower lie in the folder, or there is no room for these.
+    """
+    if config.gradient_checkpointing:
+        policy.recompute_layers()
+    if config.cache_vision is None:
+        return
+    cache = policy.keep_features(config.cache_vision, config.precision)
+    if tell is None:
+        return
+    first = source.batch(0)[0]
+    prompts = policy.prompts(first.views[:1], [(first.sample["question"], first.sample["options"])])
+    views = source.distinct_views()
+    with accelerator.autocast(), torch.no_grad():
+        policy.encode(prompts)
+    size, free = cache.room(prompts[0], views)
+    tell(
+        f"vision features of {views} views take about {size / 1e9:.2g} GB in {cache.folder} ({free / 1e9:.0f} GB free)"
+    )
 
 
 @contextmanager
@@ -142,7 +173,7 @@ def saved(config: Settings, step: int, policy: Policy, state: dict[str, Any], ra
     """The checkpoint of a step, written by the main process; all wait until it is whole."""
     if ranks.main:
         return ranks.gathered(
-            checkpoint.save(config.out, step, lambda to: adapters.save(policy, to), state, config.keep_checkpoints)
+            checkpoint.save(config.out, step, lambda to: adapters.save(policy, to), state, config.checkpoint_every[1])
         )[0]
     first: Path = ranks.gathered(Path())[0]
     return first

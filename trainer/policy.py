@@ -19,8 +19,10 @@ from trainer.logits import target_logprobs
 from trainer.onepass import Behind, states_behind
 from trainer.packing import Packed
 from trainer.patches import patches_as_products
+from trainer.recompute import recomputing
 from trainer.rollout import Prefilled, Sampled, decode, prefill
 from trainer.textmodel import text_model
+from trainer.visioncache import VisionCache, identity_of
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -30,7 +32,8 @@ class Policy:
 
     Attributes:
         model: the transformers model. processor: its processor. family: what its inputs look like.
-        fingerprint: identity of the weights that were loaded.
+        fingerprint: identity of the weights that were loaded. cache: where features of its vision tower are kept; None:
+            nowhere.
     """
 
     def __init__(self, model: Any, processor: Any, identity: str) -> None:
@@ -38,6 +41,7 @@ class Policy:
         self.processor = processor
         self.family: Family = family_of(model, processor)
         self.fingerprint = identity
+        self.cache: VisionCache | None = None
 
     @property
     def device(self) -> torch.device:
@@ -64,9 +68,35 @@ class Policy:
         ]
 
     def encode(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
-        """Vision features, one encoding a prompt; none for a text-only one."""
-        with patches_as_products(self.family.vision(self.model)):
+        """Vision features, one encoding a prompt, or what is kept of an earlier one; none for a text-only one."""
+        if self.cache is None:
+            return self._encoded(prompts)
+        shown = [p for p in prompts if len(p.grid)]
+        seen = iter(self.cache.features(shown, self._encoded, self.device))
+        return [next(seen) if len(p.grid) else self._encoded([p])[0] for p in prompts]
+
+    def _encoded(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
+        tower = self.family.vision(self.model)
+        with patches_as_products(tower), recomputing(tower):
             return self.family.encode(self.model, prompts)
+
+    def keep_features(self, folder: Path, arithmetic: str) -> VisionCache:
+        """Keep the features of the vision tower in a folder from now on; it must not learn.
+
+        Args:
+            arithmetic: fp32 or bf16, in which it computes.
+
+        Raises:
+            UserError: the folder belongs to another tower.
+        """
+        self.cache = VisionCache(folder, identity_of(self.model, self.family.vision(self.model), arithmetic))
+        return self.cache
+
+    def recompute_layers(self) -> None:
+        """Gradient checkpointing: from now on layers keep no inner values for the backward pass but compute again."""
+        self.model.activation_checkpointing_enable({"use_reentrant": False})
+        if getattr(self.model, "_hf_peft_config_loaded", False):
+            self.model.disable_input_require_grads()  # which only reentrant checkpoints need
 
     def text(self, sampled: Sampled) -> str:
         """The response as text, without its end token."""
@@ -76,14 +106,15 @@ class Policy:
 
     def logprobs(self, packed: Packed, features: Sequence[VisionFeatures], temperature: float) -> Tensor:
         """Log-probs of all targets of a packed batch, at least float32 [R]; logits exist there only, in portions."""
-        out = self.family.hidden(
-            self.model,
-            features,
-            input_ids=packed.ids,
-            attention_mask=packed.mask(),
-            position_ids=packed.positions,
-            use_cache=False,
-        )
+        with recomputing(self.family.language(self.model)):
+            out = self.family.hidden(
+                self.model,
+                features,
+                input_ids=packed.ids,
+                attention_mask=packed.mask(),
+                position_ids=packed.positions,
+                use_cache=False,
+            )
         states = out.last_hidden_state[packed.rows, packed.sources]
         return target_logprobs(self.model.lm_head, states, packed.targets, self.family.banned_ids, temperature)
 

@@ -173,6 +173,16 @@ class Stream:
         ]
         return Group(row, views, numbers, epoch, duration_of(row, self.durations))
 
+    def distinct_views(self) -> int:
+        """How many different views all samples have together."""
+        found = set()
+        for row in self.rows:
+            by_number = {v["variant"]: v for v in row["variants"]}
+            for number in set(chosen_variants(list(by_number), self.count, self.view)):
+                v = by_number[number]
+                found.add((row["video_id"], tuple(v["indices"]), tuple(v["crop"]), v["scale"]))
+        return len(found)
+
     def batches(self, first: int, last: int) -> Iterator[tuple[int, list[Group]]]:
         """Steps first..last-1, the next one read while the present one trains (Lance releases the GIL)."""
         with ThreadPoolExecutor(1) as pool:
