@@ -16,9 +16,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.stage import Failure, Item, Outcome, Stage
+from pipeline.stage import Failure, Item, Key, Outcome, Stage
 
 _CONTEXT = multiprocessing.get_context("spawn")
+_BARREN = 3  # workers in a row that may die before their first item: one may be killed from outside, not all of them
 
 
 def execute(
@@ -26,15 +27,19 @@ def execute(
 ) -> Iterator[tuple[list[Item], Outcome]]:
     """Process batches in `workers` processes; yield each with its outcome, in the order in which they end.
 
-    A worker that exceeds the deadline or dies is replaced. Its batch is tried again item by item; an item that hangs or
-    kills a worker alone comes back as a failure ("deadline" or "worker died").
+    A worker that exceeds the deadline or dies is replaced. Its batch is tried again item by item. An item that hangs
+    alone comes back as a failure ("deadline"), and so does one at which a second worker dies ("worker died"): the
+    first may have been killed for somebody else's memory.
 
     Raises:
         UserError: as raised by the stage's setup in a worker.
-        RuntimeError: the stage raised anything else: a fault of the program, not of an item.
+        RuntimeError: the stage raised anything else, or its workers die before their first item: a fault of the
+            program, not of an item.
     """
+    barren = 0
     queue = deque(list(batch) for batch in batches)
     crew = [_Worker(stage, store_path, device) for _ in range(min(workers, len(queue)))]
+    suspects: set[Key] = set()  # at which a worker has died
     try:
         while queue or any(worker.batch for worker in crew):
             active = [worker for worker in crew if worker.batch or not worker.ready]
@@ -52,16 +57,19 @@ def execute(
                         if queue:  # before the answer is dealt with: the worker goes on meanwhile
                             worker.give(queue.popleft(), stage.deadline_s)
                         if answer is not None:
+                            barren = 0
                             yield answer
                 elif worker.expires is not None and worker.expires <= time.monotonic() and not worker.pipe.poll():
                     reason = "deadline"
                 if not reason:
                     continue
                 batch, how = worker.batch, worker.end(patience_s=5.0 if reason == "worker died" else 0.0)
-                if not batch:
-                    raise RuntimeError(f"a worker of {stage.name} died before its first item ({how})")
+                barren += not batch
+                if barren > _BARREN:
+                    raise RuntimeError(f"workers of {stage.name} die before their first item ({how})")
                 crew[place] = _Worker(stage, store_path, device)
-                if len(batch) > 1:
+                if not batch or len(batch) > 1 or (reason == "worker died" and batch[0].key not in suspects):
+                    suspects.update(item.key for item in batch)
                     queue.extendleft([item] for item in reversed(batch))
                     continue
                 message = f"its process died ({how})" if reason != "deadline" else f"not done in {stage.deadline_s} s"

@@ -1,5 +1,7 @@
 """The runner: items that are not needed after all, runs that end early, and batches that keep together."""
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,3 +141,47 @@ def test_batches_hold_every_item_once_in_order(samples: list[str], size: int) ->
     assert all(count == size for count in counts[:-1]) and all(0 < count <= size for count in counts)
     homes = [item_sample for batch in batches for item_sample in {item.key[0] for item in batch}]
     assert len(homes) == len(set(homes)), "a sample lies in two batches"
+
+
+@dataclass
+class Mortal(Draws):
+    """Kills its process: at an item or in its setup, the first times or always."""
+
+    mark: str = ""
+    in_setup: bool = False
+    deaths: int = 1
+    batch_size: int = 1
+
+    def setup(self, store_path: str, device: str) -> None:
+        if self.in_setup:
+            self.die()
+
+    def process(self, items: Sequence[Item]) -> Outcome:
+        if not self.in_setup and items[0].key[0] == "b":
+            self.die()
+        return super().process(items)
+
+    def die(self) -> None:
+        with open(self.mark, "ab") as file:
+            if file.tell() < self.deaths:
+                file.write(b"x")
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("in_setup", [True, False])
+def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path: Path, in_setup: bool) -> None:
+    store = Store(tmp_path / "s", create=True)
+    stage = Mortal({("a", 0): "", ("b", 0): ""}, mark=str(tmp_path / "mark"), in_setup=in_setup)
+    report = run(stage, store, workers=1)
+    assert (tmp_path / "mark").read_bytes() == b"x"
+    assert (report.done, report.failed, store.count("rollouts"), store.count("quarantine")) == (2, 0, 2, 0)
+
+
+def test_workers_that_always_die_end_the_run(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", create=True)
+    stage = Mortal({("a", 0): ""}, mark=str(tmp_path / "mark"), in_setup=True, deaths=99)
+    with pytest.raises(RuntimeError, match=r"workers of draws die before their first item \(SIGKILL\)"):
+        run(stage, store, workers=1)
+    stage = Mortal({("b", 0): ""}, mark=str(tmp_path / "mark"), deaths=99)
+    assert run(stage, store, workers=1).reasons == {"worker died": 1}

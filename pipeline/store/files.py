@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 
 FORMAT: Any = "2.2"  # Lance storage version: the newest stable one; large_binary without compression needs >= 2.1
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_SEALED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # Lance tells the system's error number in its text alone
 _PIXEL_BATCH = 64  # rows of a scan that holds pixels; Lance's default of 8192 would be more than a gigabyte
 
@@ -49,12 +50,16 @@ def room(store: Path) -> Iterator[None]:
     """Around what writes to a store.
 
     Raises:
-        UserError: there is no room left on its disk. What was committed before stays.
+        UserError: there is no room left on its disk, or it may not be written to. What was committed before stays.
     """
     try:
         yield
     except OSError as error:
         numbers = {error.errno, *map(int, _OS_ERROR.findall(str(error)))}
+        if str(store).lstrip("/") in str(error) and not numbers.isdisjoint(_SEALED):
+            raise UserError(
+                f"store {store}", "it may not be written to here", "change its permissions, or choose another --store"
+            ) from error
         if numbers.isdisjoint(_FULL):
             raise
         found = next(number for number in _FULL if number in numbers)

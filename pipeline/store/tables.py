@@ -50,10 +50,11 @@ class Store:
                 raise UserError(str(path), "no store here", "strive-data ingest --store " + str(path))
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(str(path), "a store is a folder", "choose another --store")
-            self.path.mkdir(parents=True, exist_ok=True)
-            fresh = self.path / f".store.json.{os.getpid()}"
-            fresh.write_text(json.dumps({"store_version": STORE_VERSION}))
-            fresh.replace(stamp)
+            with room(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                fresh = self.path / f".store.json.{os.getpid()}"
+                fresh.write_text(json.dumps({"store_version": STORE_VERSION}))
+                fresh.replace(stamp)
         try:
             version = json.loads(stamp.read_text())["store_version"]
         except (ValueError, KeyError, TypeError) as error:
@@ -77,7 +78,8 @@ class Store:
         place = str(self.path.resolve())
         descriptor, holders = _locks.get(place, (-1, 0))
         if not holders:
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            with room(self.path):
+                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
