@@ -18,6 +18,7 @@ from cli.sources import sources
 from cli.summary import diff
 from cli.summary import show as show_summary
 from cli.variants import build_variants, show
+from cli.verify import verify
 from pipeline import inspect as inspection
 from pipeline import quarantine as failures
 from pipeline import status as store_status
@@ -59,6 +60,7 @@ app.command("select")(select)
 app.command("diff")(diff)
 app.command("report")(report)
 app.command("export")(export)
+app.command("verify")(verify)
 
 
 @app.command()

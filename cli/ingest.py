@@ -90,6 +90,7 @@ def ingest(
             ingest_file(opened, f, None, f"toyworld-{f.stem}", split or "train", workers=workers, progress=bar)
             for f in files
         ]
+    opened.remember(output.typed("strive-data"))
     total = total_of(opened, reports)
     next_command = f"strive-data cache-frames --store {store}"
     if total["waiting"] and file is not None:

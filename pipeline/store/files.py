@@ -16,6 +16,7 @@ FORMAT: Any = "2.2"  # Lance storage version: the newest stable one; large_binar
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _SEALED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # Lance tells the system's error number in its text alone
+_DAMAGE = re.compile(r"LanceError\(IO\)|Not found: |corrupt|is outside file|failed to decode")
 _PIXEL_BATCH = 64  # rows of a scan that holds pixels; Lance's default of 8192 would be more than a gigabyte
 
 
@@ -26,16 +27,31 @@ def exists(path: Path) -> bool:
 
 
 def opened(path: Path) -> Any:
-    return lance.dataset(str(path)) if exists(path) else None
+    """The newest version of a table; None when it is not there. Raises UserError: it does not open."""
+    if not exists(path):
+        return None
+    try:
+        return lance.dataset(str(path))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
 def read(dataset: Any, columns: list[str], filter: str | None) -> pa.Table:
-    if "pixels" not in columns:
-        return dataset.to_table(columns=columns, filter=filter)
-    scanner = dataset.scanner(
-        columns=columns, filter=filter, batch_size=_PIXEL_BATCH, batch_readahead=2, io_buffer_size=64 << 20
-    )
-    return scanner.to_table()
+    """Some columns of some rows. Raises UserError: a file of the table is damaged."""
+    options: dict[str, Any] = {"columns": columns, "filter": filter}
+    if "pixels" in columns:
+        options |= {"batch_size": _PIXEL_BATCH, "batch_readahead": 2, "io_buffer_size": 64 << 20}
+    try:
+        return dataset.scanner(**options).to_table()
+    except (OSError, ValueError) as error:
+        if not _DAMAGE.search(str(error)):
+            raise
+        raise _damaged(Path(dataset.uri), error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    said = " ".join(str(error).split()).split(", /")[0][:200]
+    return UserError(f"table {path}", f"it is damaged ({said})", "strive-data verify, then with --repair; see --help")
 
 
 def typed(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +35,7 @@ class Snapshot:
 
     def pages(self, fragment: int, column: str) -> tuple[Path, list[list[tuple[int, int]]], int]:
         """The data file of a fragment, (position, size) of each buffer of each page of a flat column, and its rows."""
-        found = self._dataset.get_fragment(fragment)
-        path = self._path / "data" / found.data_files()[0].path  # our tables have one a fragment
-        about = LanceFileReader(str(path)).metadata()
-        pages = about.columns[about.schema.names.index(column)].pages
-        return path, [[(b.position, b.size) for b in page.buffers] for page in pages], found.physical_rows
+        return pages(self._path, self._dataset.get_fragment(fragment), column)
 
     def take(self, offsets: Sequence[int], columns: list[str]) -> pa.Table:
         """Rows by position in scan order.
@@ -55,3 +52,11 @@ class Snapshot:
         if not wanted:
             return self._schema.empty_table().select(columns)
         return self._dataset.take(wanted, columns=columns)
+
+
+def pages(table: Path, fragment: Any, column: str) -> tuple[Path, list[list[tuple[int, int]]], int]:
+    """The data file of a fragment, (position, size) of each buffer of each page of a flat column, and its rows."""
+    path = table / "data" / fragment.data_files()[0].path  # our tables have one a fragment
+    about = LanceFileReader(str(path)).metadata()
+    found = about.columns[about.schema.names.index(column)].pages
+    return path, [[(b.position, b.size) for b in page.buffers] for page in found], int(fragment.physical_rows)

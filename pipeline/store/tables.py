@@ -22,6 +22,7 @@ from pipeline.schemas import CURATED, KEYS, STORE_VERSION, TABLES, VERDICTS
 from pipeline.stage import Key, key_filters
 from pipeline.store import history
 from pipeline.store.files import FORMAT, exists, opened, read, room, typed
+from pipeline.store.seals import forget_gone, seal
 from pipeline.store.snapshot import Snapshot
 from pipeline.store.tagged import Tagged
 
@@ -143,7 +144,7 @@ class Store:
         rows = typed(rows, TABLES[name])
         with self.writing():
             mode = "append" if exists(path) else "create"
-            lance.write_dataset(rows, str(path), mode=mode, data_storage_version=FORMAT)
+            seal(path, lance.write_dataset(rows, str(path), mode=mode, data_storage_version=FORMAT))
 
     def commit_fragments(self, name: str, fragments: Sequence[str]) -> None:
         """Make the rows that `write_fragments` wrote visible, in the order given, in one atomic commit.
@@ -162,7 +163,8 @@ class Store:
             files = [file.path for about in (*there, *new) for file in about.files]
             if len(set(files)) != len(files):
                 raise ValueError(f"fragments of {name} were committed before")
-            lance.LanceDataset.commit(str(path), lance.LanceOperation.Append(new), read_version=dataset.version)
+            added = lance.LanceOperation.Append(new)
+            seal(path, lance.LanceDataset.commit(str(path), added, read_version=dataset.version))
 
     def delete(self, name: str, filter: str) -> None:
         """Remove the rows that satisfy the SQL filter, in one atomic commit."""
@@ -170,6 +172,7 @@ class Store:
             dataset = opened(self.table_path(name))
             if dataset is not None and dataset.count_rows(filter):
                 dataset.delete(filter)
+                seal(self.table_path(name), opened(self.table_path(name)))
 
     def done(self, name: str, scope: str | None = None) -> set[tuple[Key, str]]:
         """(key, fingerprint) of every item that has rows, within an SQL filter."""
@@ -198,6 +201,8 @@ class Store:
             if reclaim or len(os.listdir(path / "_versions")) > _VERSIONS:
                 # The lock says that nobody is committing, but workers may have files that wait for their commit.
                 dataset.cleanup_old_versions(_RECENT, delete_unverified=not running, error_if_tagged_old_versions=False)
+                forget_gone(path)
+            seal(path, opened(path))
 
     def bytes(self, name: str) -> int:
         """Size of a table on disk, old versions included."""
@@ -210,6 +215,10 @@ class Store:
             UserError: the name cannot be a folder's.
         """
         return self._named("curated", name)
+
+    def verdicts_path(self, name: str) -> Path:
+        """Where the verdicts of a curated dataset lie. Raises UserError: the name cannot be a folder's."""
+        return self._named("verdicts", name)
 
     def curated_names(self) -> list[str]:
         """Names of the curated datasets, sorted."""
@@ -293,7 +302,7 @@ class Store:
         return found
 
     def _verdicts(self, name: str) -> Tagged:
-        return Tagged(self._named("verdicts", name), VERDICTS)
+        return Tagged(self.verdicts_path(name), VERDICTS)
 
     def _named(self, kind: str, name: str) -> Path:
         if not _NAME.fullmatch(name):

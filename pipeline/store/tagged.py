@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.store.files import FORMAT, opened, typed
+from pipeline.store.seals import seal
 
 _KEY = "sample_id"
 
@@ -69,6 +70,7 @@ class Tagged:
             merge = dataset.merge_insert(_KEY).when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete().execute(rows)
         dataset = opened(self.path)
+        seal(self.path, dataset)
         if tag not in dataset.tags.list():
             if dict(dataset.metadata) != facts:
                 dataset.update_metadata(facts, replace=True)

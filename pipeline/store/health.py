@@ -1,0 +1,279 @@
+"""A table looked at as files: does its newest version open, is every file what was written, which rows lie in others.
+
+And what puts such a table right: each step is one atomic commit or one rename.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from pipeline.store.seals import Seal, digest, files_of, seal, seals
+from pipeline.store.snapshot import pages
+
+_VERSIONS = "_versions"
+_PIXEL_BATCH, _LARGE_BATCH = 64, 256
+_FRAME = ["video_id", "index", "checksum"]
+_LARGE = {"embeddings", "scores", "indices"}  # columns of which few rows are held at once
+_ROWS_A_DELETE = 10_000
+TORN, MISSING, SHORT, CHANGED, UNREADABLE = (
+    "torn version",
+    "missing file",
+    "cut file",
+    "changed file",
+    "unreadable file",
+)
+
+_DAMAGE = (OSError, ValueError, RuntimeError)  # what Lance raises for files that it cannot make sense of
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file that does not hold what was written.
+
+    fragment: which piece of the table it belongs to; None for a version. first, rows: of the table, in scan order, that
+    lie in it.
+    """
+
+    what: str
+    file: str
+    message: str
+    fragment: int | None = None
+    first: int = 0
+    rows: int = 0
+
+
+@dataclass
+class Examined:
+    """The newest version of a table that opens, and what is wrong with its files.
+
+    dataset: None when the table is not there, or no version opens (then `broken` says so). files: looked at. unsealed:
+    those without a seal, because their writer was killed before it made one; they were read instead.
+    """
+
+    path: Path
+    dataset: Any = None
+    broken: list[Broken] = field(default_factory=list)
+    files: int = 0
+    unsealed: int = 0
+    digests: dict[Path, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows outside of broken files."""
+        return sum(_rows(fragment) for fragment in self.good())
+
+    @property
+    def whole(self) -> bool:
+        """Whether no row was lost to a broken file."""
+        return not self.broken
+
+    def good(self) -> list[Any]:
+        """The fragments whose files are whole, in scan order."""
+        if self.dataset is None:
+            return []
+        bad = {broken.fragment for broken in self.broken}
+        return [fragment for fragment in self.dataset.get_fragments() if fragment.fragment_id not in bad]
+
+    def tags(self) -> dict[str, int]:
+        """{tag: version}."""
+        if self.dataset is None:
+            return {}
+        return {tag: int(about["version"]) for tag, about in self.dataset.tags.list().items()}
+
+    def numbers(self) -> list[int]:
+        """The numbers of all fragments, in scan order."""
+        return [] if self.dataset is None else [int(f.fragment_id) for f in self.dataset.get_fragments()]
+
+    def table(self, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
+        """Some columns of all rows outside of broken files, and `_rowaddr` (uint64), in scan order."""
+        parts = list(self.batches(columns))
+        wanted = pa.schema([*(schema.field(name) for name in columns), pa.field("_rowaddr", pa.uint64())])
+        return pa.Table.from_batches(parts).cast(wanted) if parts else wanted.empty_table()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The same, piece by piece."""
+        fragments = self.good()
+        if not fragments:
+            return
+        some = {"batch_size": _LARGE_BATCH, "batch_readahead": 2} if _LARGE & set(columns) else {}
+        yield from self.dataset.scanner(
+            columns=list(columns), fragments=fragments, with_row_address=True, scan_in_order=True, **some
+        ).to_batches()
+
+    def stored(self) -> Iterator[tuple[pa.Table, Any]]:
+        """The frames of each whole file without their pixels, and how to get those: see `Stored`."""
+        for fragment in self.good():
+            scanner = self.dataset.scanner(columns=_FRAME, fragments=[fragment], with_row_address=True)
+            yield scanner.to_table(), Stored(self.path, self.dataset, fragment)
+
+
+class Stored:
+    """The pixels of one file of frames, as bytes."""
+
+    def __init__(self, path: Path, dataset: Any, fragment: Any) -> None:
+        self._path, self._dataset, self._fragment = path, dataset, fragment
+
+    def pages(self) -> tuple[Path, list[list[tuple[int, int]]], int]:
+        """As `Snapshot.pages`, of the column `pixels`."""
+        return pages(self._path, self._fragment, "pixels")
+
+    def take(self, row: int) -> Any:
+        """The bytes of a row of the file (deleted rows counted), by Lance; None when it cannot read them."""
+        address = (int(self._fragment.fragment_id) << 32) + row
+        try:
+            scanner = self._dataset.scanner(columns=["pixels"], filter=f"_rowaddr = {address}")
+            return scanner.to_table()["pixels"][0].as_buffer()
+        except _DAMAGE:
+            return None
+
+
+def examine(
+    path: Path, version: int | None = None, pixels: bool = True, digests: dict[Path, str] | None = None
+) -> Examined:
+    """Look at the files of a table's newest version, or of a certain one.
+
+    Args:
+        pixels: whether files without a seal that hold pixels are read to their end.
+        digests: of files that were read before; filled.
+    """
+    found = Examined(path, digests={} if digests is None else digests)
+    if not manifests(path):
+        return found
+    if version is None:
+        _open_newest(found)
+    else:
+        try:
+            found.dataset = lance.dataset(str(path), version=version)
+        except _DAMAGE as error:
+            found.broken.append(Broken(TORN, f"{_VERSIONS}/{_manifest(path, version)}", _short(error)))
+    if found.dataset is not None:
+        _look(found, pixels)
+    return found
+
+
+def manifests(path: Path) -> list[int]:
+    """The numbers of the versions that a table has files of, the newest first."""
+    folder = path / _VERSIONS
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted((_number(name) for name in names if name.endswith(".manifest")), reverse=True)
+
+
+def drop_fragments(path: Path, numbers: Sequence[int]) -> None:
+    """Remove pieces of a table as wholes, without reading them, in one commit."""
+    dataset = lance.dataset(str(path))
+    gone = lance.LanceOperation.Delete([], sorted(numbers), "damaged")
+    lance.LanceDataset.commit(str(path), gone, read_version=dataset.version)
+
+
+def drop_rows(path: Path, addresses: Sequence[int]) -> None:
+    """Remove rows by where they lie, in one commit for each ten thousand of them."""
+    rows = sorted(int(address) for address in addresses)
+    for i in range(0, len(rows), _ROWS_A_DELETE):
+        listed = ", ".join(map(str, rows[i : i + _ROWS_A_DELETE]))
+        lance.dataset(str(path)).delete(f"_rowaddr IN ({listed})")
+        seal(path, lance.dataset(str(path)))
+
+
+def forget_tag(path: Path, tag: str) -> None:
+    """Take a tag away."""
+    lance.dataset(str(path)).tags.delete(tag)
+
+
+def set_aside(file: Path, folder: Path) -> Path:
+    """Move a file or a table into a folder, under a name that is free there; returns where it is now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place, count = folder / file.name, 1
+    while place.exists():
+        place, count = folder / f"{file.name}.{count}", count + 1
+    return file.rename(place)
+
+
+def _open_newest(found: Examined) -> None:
+    """The newest version that opens; those above it are torn."""
+    torn: list[Broken] = []
+    for number in manifests(found.path):
+        try:
+            found.dataset = lance.dataset(str(found.path), version=number)
+            found.dataset.get_fragments()
+        except _DAMAGE as error:
+            torn.append(Broken(TORN, f"{_VERSIONS}/{_manifest(found.path, number)}", _short(error)))
+            found.dataset = None
+            continue
+        break
+    found.broken += torn
+
+
+def _look(found: Examined, pixels: bool) -> None:
+    known = seals(found.path)
+    first = 0
+    for fragment in found.dataset.get_fragments():
+        rows = _rows(fragment)
+        wrong = _wrong_file(found, fragment, known)
+        if wrong is None and any(name not in known for name in files_of(fragment)):
+            wrong = _unreadable(fragment, pixels)
+        if wrong is not None:
+            found.broken.append(Broken(*wrong, fragment.fragment_id, first, rows))
+        first += rows
+
+
+def _wrong_file(found: Examined, fragment: Any, known: dict[str, Seal]) -> tuple[str, str, str] | None:
+    sizes = {f"data/{file.path}": file.file_size_bytes for file in fragment.data_files()}
+    for name in files_of(fragment):
+        file = found.path / name
+        found.files += 1
+        if not file.is_file():
+            return MISSING, name, "it is not there"
+        mark = known.get(name)
+        size = mark.size if mark else sizes.get(name)
+        if size and file.stat().st_size != size:
+            return SHORT, name, f"it has {file.stat().st_size} bytes instead of {size}"
+        if mark is None:
+            found.unsealed += 1
+        elif _digest(found, file, mark) != mark.digest:
+            return CHANGED, name, "its bytes are not those that were written"
+    return None
+
+
+def _digest(found: Examined, file: Path, mark: Seal) -> str:
+    if file not in found.digests:
+        found.digests[file] = digest(file, mark.out)
+    return found.digests[file]
+
+
+def _unreadable(fragment: Any, pixels: bool) -> tuple[str, str, str] | None:
+    """A fragment whose values Lance cannot decode."""
+    columns = [name for name in fragment.schema.names if pixels or name != "pixels"]
+    try:
+        for _ in fragment.to_batches(columns=columns, batch_size=_PIXEL_BATCH if "pixels" in columns else None):
+            pass
+    except _DAMAGE as error:
+        return UNREADABLE, files_of(fragment)[0], _short(error)
+    return None
+
+
+def _rows(fragment: Any) -> int:
+    deleted = fragment.metadata.deletion_file  # counting by Lance would read the file
+    return int(fragment.physical_rows) - (int(deleted.num_deleted_rows) if deleted else 0)
+
+
+def _number(name: str) -> int:
+    """Lance counts its versions down from the largest number of 64 bits, so that the newest is listed first."""
+    number = int(name.removesuffix(".manifest"))
+    return number if number < 1 << 63 else (1 << 64) - 1 - number
+
+
+def _manifest(path: Path, number: int) -> str:
+    """The name of a version's file."""
+    names = (name for name in os.listdir(path / _VERSIONS) if name.endswith(".manifest"))
+    return next((name for name in names if _number(name) == number), f"{number}.manifest")
+
+
+def _short(error: Exception) -> str:
+    """Lance's message without the place in its own source, which says nothing to a user."""
+    text = " ".join(str(error).split())
+    return text.split(", /")[0].removeprefix("External error: ")[:200]

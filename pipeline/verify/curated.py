@@ -1,0 +1,70 @@
+"""Curated datasets: every tag can be read, holds what its verdicts say, and fits the frames that are cached."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from pipeline.schemas import CURATED, VERDICTS
+from pipeline.store import Store
+from pipeline.store.health import TORN, Examined, examine
+from pipeline.verify.findings import Finding, some
+from pipeline.verify.tables import Tables, broken_files
+
+STALE, UNEQUAL = "other frames", "unlike its verdicts"
+
+
+def check_curated(store: Store, tables: Tables) -> tuple[list[Finding], dict[str, Examined], set[str]]:
+    """Findings about all curated datasets, the newest version of each of their tables, the videos that these need."""
+    found: list[Finding] = []
+    newest: dict[str, Examined] = {}
+    needed: set[str] = set()
+    for name in store.curated_names():
+        read: dict[tuple[str, str], Examined] = {}
+        for kind, path in (("curated", store.curated_path(name)), ("verdicts", store.verdicts_path(name))):
+            table = f"{kind}/{name}"
+            newest[table] = examine(path)
+            found += broken_files(table, newest[table], path)
+            tags = newest[table].tags()
+            for tag, version in tags.items():
+                read[kind, tag] = examine(path, version, digests=newest[table].digests)
+            lost = [tag for tag in tags if read[kind, tag].broken]
+            if lost:
+                about = "files of these tags are broken or lost; select again makes the same tag"
+                finding = Finding(table, "broken tag", len(lost), some(lost), about, "select", unit="tags", tags=lost)
+                found.append(finding)
+        found += _unequal(name, read)
+        found += _stale(name, newest[f"curated/{name}"], tables, needed)
+    return found, newest, needed
+
+
+def _unequal(name: str, read: dict[tuple[str, str], Examined]) -> list[Finding]:
+    """Tags whose samples are not those that their verdicts keep."""
+    wrong = []
+    for kind, tag in read:
+        pair = read.get(("curated", tag)), read.get(("verdicts", tag))
+        if kind != "curated" or pair[0] is None or pair[0].broken or (pair[1] is not None and pair[1].broken):
+            continue
+        rows = pair[0].table(["sample_id"], CURATED)["sample_id"].to_pylist()
+        kept: Sequence[str] = []
+        if pair[1] is not None:
+            verdicts = pair[1].table(["sample_id", "reason"], VERDICTS)
+            kept = [r["sample_id"] for r in verdicts.to_pylist() if not r["reason"]]
+        if sorted(rows) != sorted(kept):
+            wrong.append(tag)
+    about = "it does not hold exactly the samples that its verdicts keep, once each"
+    table = f"curated/{name}"
+    return [Finding(table, UNEQUAL, len(wrong), some(wrong), about, "select", unit="tags", tags=wrong)] if wrong else []
+
+
+def _stale(name: str, examined: Examined, tables: Tables, needed: set[str]) -> list[Finding]:
+    """Samples of the newest version whose frames are cached in another way now; notes the videos that it needs."""
+    if any(broken.what == TORN for broken in examined.broken):
+        return []
+    rows = pl.from_arrow(examined.table(["sample_id", "video_id", "frames_fingerprint"], CURATED))
+    assert isinstance(rows, pl.DataFrame)
+    needed.update(rows["video_id"].to_list())
+    frames = tables.frame("frames", ["video_id", "fingerprint"]).unique(["video_id"])
+    there = rows.join(frames.select("video_id", "fingerprint"), on="video_id")
+    keys = there.filter(pl.col("fingerprint") != pl.col("frames_fingerprint"))["sample_id"].sort().to_list()
+    about = "their frames are cached in another way now, and training refuses them"
+    return [Finding(f"curated/{name}", STALE, len(keys), some(keys), about, "select", unit="samples")] if keys else []

@@ -1,0 +1,323 @@
+"""verify finds each kind of damage, and it alone; repair and the same commands again give the undamaged tables."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.checksum import checksum
+from pipeline.errors import UserError
+from pipeline.framereader import FrameReader
+from pipeline.runner import run
+from pipeline.schemas import TABLES
+from pipeline.store import Store
+from pipeline.store.seals import FILE
+from pipeline.variants import BuildVariants
+from pipeline.verify import Verdict, repair, verify
+from tests import verify_world as world
+from tests.clips import write_clip
+from tests.tables import assert_same
+
+DERIVED = ("frames", "frame_embeddings", "frame_scores", "variants", "rollouts")
+
+
+class World(NamedTuple):
+    """A store without any damage, its annotation files, and its tables."""
+
+    store: Store
+    files: list[Path]
+    tables: dict[str, pa.Table]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    files = world.annotate(folder)
+    store = Store(folder / "store", create=True)
+    world.bring(store, files[:1])
+    world.bring(store, files)
+    return World(store, files, world.everything(store))
+
+
+@pytest.fixture
+def store(sound: World, tmp_path: Path) -> Store:
+    """A copy to damage."""
+    shutil.copytree(sound.store.path, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def found(verdict: Verdict) -> set[tuple[str, str]]:
+    """(table, what) of all that is wrong."""
+    return {(finding.table, finding.what) for finding in verdict.findings if finding.wrong}
+
+
+def test_nothing_is_wrong_with_a_sound_store(sound: World) -> None:
+    verdict = verify(sound.store, world.stages(), pixels=8)
+    assert verdict.well and not verdict.findings and not verdict.skipped
+    assert (verdict.frames, verdict.pixels) == (sound.store.count("frames"), 8)
+    assert {name: about["rows"] for name, about in verdict.tables.items() if name in TABLES} == {
+        name: table.num_rows for name, table in sound.tables.items() if name in TABLES and table.num_rows
+    }
+    assert all(about["unsealed"] == 0 and about["files"] for about in verdict.tables.values())
+
+
+def video(store: Store, place: int = 0) -> str:
+    return FrameReader(store).videos[place]
+
+
+def flip_frame(store: Store) -> None:
+    path, pages, _ = store.snapshot("frames").pages(0, "pixels")
+    assert path == world.data_file(store, "frames", 0)
+    world.flip(path, pages[0][0][0] + 5000)
+
+
+def flip_length(store: Store) -> None:
+    """In the bytes that say how long the first frame is: what a data file is recognised by."""
+    path, pages, _ = store.snapshot("frames").pages(0, "pixels")
+    world.flip(path, pages[0][0][0] + 1)
+
+
+def flip_beside_pixels(store: Store) -> None:
+    path, pages, _ = store.snapshot("frames").pages(0, "pixels")
+    (start, size), _ = pages[0]
+    world.flip(path, next(p for p in (start + size + 3, start - 3) if 0 <= p < path.stat().st_size))
+
+
+def flip_in(name: str) -> Callable[[Store], None]:
+    return lambda store: world.flip(world.data_file(store, name), 40)
+
+
+def cut_in(name: str) -> Callable[[Store], None]:
+    return lambda store: world.cut(world.data_file(store, name, 0))
+
+
+def unlink_in(name: str) -> Callable[[Store], None]:
+    return lambda store: world.data_file(store, name, 0).unlink()
+
+
+def tear(name: str) -> Callable[[Store], None]:
+    return lambda store: world.cut(world.newest_manifest(store, name))
+
+
+def tear_all(name: str) -> Callable[[Store], None]:
+    def damage(store: Store) -> None:
+        for manifest in (world.place_of(store, name) / "_versions").glob("*.manifest"):
+            manifest.write_bytes(b"")
+
+    return damage
+
+
+def double(name: str) -> Callable[[Store], None]:
+    def damage(store: Store) -> None:
+        rows = store.table(name)
+        key = TABLES[name].names[0]
+        first = rows[key][0].as_py()
+        store.append(name, rows.filter(pa.compute.equal(rows[key], first)))
+
+    return damage
+
+
+def contradict(store: Store) -> None:
+    row = store.table("rollouts").slice(0, 1).to_pylist()[0] | {"text": "another answer"}
+    store.append("rollouts", pa.Table.from_pylist([row], schema=TABLES["rollouts"]))
+
+
+def adopt(name: str, column: str) -> Callable[[Store], None]:
+    """A row that refers to nothing."""
+
+    def damage(store: Store) -> None:
+        row = store.table(name).slice(0, 1).to_pylist()[0] | {column: "nobody"}
+        store.append(name, pa.Table.from_pylist([row], schema=TABLES[name]))
+
+    return damage
+
+
+def drop_video(store: Store) -> None:
+    store.delete("frames", f"video_id = '{video(store)}'")
+
+
+def drop_frame(store: Store) -> None:
+    store.delete("frames", f"video_id = '{video(store)}' AND index = 3")
+
+
+def drop_embeddings(store: Store) -> None:
+    store.delete("frame_embeddings", f"video_id = '{video(store)}'")
+
+
+def drop_views(store: Store) -> None:
+    sample = store.table("variants", ["sample_id"])["sample_id"][0].as_py()
+    store.delete("variants", f"sample_id = '{sample}'")
+
+
+def drop_view(store: Store) -> None:
+    sample = store.table("variants", ["sample_id"])["sample_id"][0].as_py()
+    store.delete("variants", f"sample_id = '{sample}' AND variant = 1")
+
+
+def other_words(store: Store) -> None:
+    sample = store.table("samples", ["sample_id"])["sample_id"][0].as_py()
+    world.replace(store, "samples", f"sample_id = '{sample}'", question="what else?")
+
+
+def other_times(store: Store) -> None:
+    sample = store.table("variants", ["sample_id"])["sample_id"][0].as_py()
+    world.replace(store, "variants", f"sample_id = '{sample}'", times=[0.25, 0.3, 0.5, 0.75])
+
+
+def fewer_scores(store: Store) -> None:
+    sample = store.table("frame_scores", ["sample_id"])["sample_id"][0].as_py()
+    world.replace(store, "frame_scores", f"sample_id = '{sample}'", scores=[0.5])
+
+
+DAMAGES: dict[str, tuple[Callable[[Store], None], set[tuple[str, str]]]] = {
+    "a byte of a frame": (flip_frame, {("frames", "wrong checksum")}),
+    "the length of a frame": (flip_length, {("frames", "wrong checksum")}),
+    "a byte beside the pixels": (flip_beside_pixels, {("frames", "changed file")}),
+    **{
+        f"a byte of {n}": (flip_in(n), {(n, "changed file")}) for n in ("samples", "variants", "rollouts", "quarantine")
+    },
+    **{f"half of a file of {name}": (cut_in(name), {(name, "cut file")}) for name in ("videos", *DERIVED)},
+    "a file of variants": (unlink_in("variants"), {("variants", "missing file")}),
+    "a byte of curated": (flip_in("curated"), {("curated/d", "changed file"), ("curated/d", "broken tag")}),
+    "half of verdicts": (cut_in("verdicts"), {("verdicts/d", "cut file"), ("verdicts/d", "broken tag")}),
+    **{f"a torn version of {n}": (tear(n), {(n, "torn version")}) for n in ("samples", "frames", "variants")},
+    "all versions of variants": (tear_all("variants"), {("variants", "torn version")}),
+    "a torn tag": (tear("curated"), {("curated/d", "torn version"), ("curated/d", "broken tag")}),
+    **{f"rows of {n} twice": (double(n), {(n, "rows twice")}) for n in ("videos", "samples", *DERIVED, "quarantine")},
+    "two answers to one draw": (contradict, {("rollouts", "rows twice")}),
+    "views of nobody": (adopt("variants", "sample_id"), {("variants", "orphans")}),
+    "scores of nobody": (adopt("frame_scores", "sample_id"), {("frame_scores", "orphans")}),
+    "embeddings of nothing": (adopt("frame_embeddings", "video_id"), {("frame_embeddings", "orphans")}),
+    "a video's frames": (drop_video, {("frames", "missing rows")}),
+    "one frame": (drop_frame, {("frames", "not whole")}),
+    "one view": (drop_view, {("variants", "not whole")}),
+    "embeddings": (drop_embeddings, {("frame_embeddings", "missing rows")}),
+    "views": (drop_views, {("variants", "missing rows")}),
+    "other words": (other_words, {("samples", "changed rows")}),
+    "other times": (other_times, {("variants", "do not fit")}),
+    "fewer scores": (fewer_scores, {("frame_scores", "do not fit")}),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found_and_comes_right(name: str, store: Store, sound: World) -> None:
+    """That damage and no other; after repair and the same commands again every table is as it was."""
+    damage, expected = DAMAGES[name]
+    damage(store)
+    verdict = verify(store, world.stages())
+    assert found(verdict) == expected
+    before = {name: about["rows"] for name, about in verdict.tables.items()}
+    repair(store, verdict)
+    after = {name: about["rows"] for name, about in verify(store).tables.items()}
+    dropped = {f.table: len(f.drop) for f in verdict.findings}
+    for table, rows in after.items():  # nothing good is dropped
+        assert rows == before[table] - dropped.get(table, 0), table
+    world.bring(store, sound.files)
+    assert not verify(store, world.stages(), pixels=4).findings
+    for table, rows in world.everything(store).items():
+        assert_same(rows, sound.tables[table])
+
+
+def test_other_pixels_under_a_right_checksum_are_found_by_decoding_again(store: Store, sound: World) -> None:
+    row = store.table("frames", filter=f"video_id = '{video(store)}' AND index = 2").to_pylist()[0]
+    black = bytes(len(row["pixels"]))
+    rows = store.table("frames", filter=f"video_id = '{video(store)}'").to_pylist()
+    rows[2] |= {"pixels": black, "checksum": checksum(black)}
+    store.delete("frames", f"video_id = '{video(store)}'")
+    store.append("frames", pa.Table.from_pylist(rows, schema=TABLES["frames"]))
+    assert verify(store, world.stages()).well
+    verdict = verify(store, world.stages(), pixels=10_000)
+    assert found(verdict) == {("frames", "other pixels")}
+    assert [f.count for f in verdict.findings] == [1]
+    repair(store, verdict)
+    world.bring(store, sound.files)
+    assert verify(store, world.stages(), pixels=10_000).well
+    assert_same(world.everything(store)["frames"], sound.tables["frames"])
+
+
+def test_a_changed_video_is_told_and_its_frames_stay(sound: World, tmp_path: Path) -> None:
+    files = world.annotate(tmp_path)
+    store = Store(tmp_path / "store", create=True)
+    world.bring(store, files)
+    before = world.everything(store)
+    whole = (tmp_path / "0.mp4").read_bytes()
+    write_clip(tmp_path / "0.mp4", 12, tint=99)
+    for pixels in (0, 10_000):
+        verdict = verify(store, world.stages(), pixels=pixels)
+        assert found(verdict) == {("videos", "video changed")}
+        assert not repair(store, verdict), "the cache is true to the old file"
+    (tmp_path / "0.mp4").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # the same size
+    assert verify(store, world.stages()).well
+    assert found(verify(store, world.stages(), pixels=10_000)) == {("videos", "video changed")}
+    (tmp_path / "0.mp4").write_bytes(whole)
+    assert verify(store, world.stages(), pixels=10_000).well
+    os.unlink(tmp_path / "0.mp4")
+    verdict = verify(store, world.stages(), pixels=10_000)
+    assert verdict.well and "their files are not there" in verdict.skipped[0]
+    for table, rows in world.everything(store).items():
+        assert_same(rows, before[table])
+
+
+def test_rows_of_other_settings_are_outdated_and_nothing_is_dropped(store: Store) -> None:
+    """Plans tell: what the last settings did not make, and what they have not come to yet."""
+    verdict = verify(store, world.stages(m=2))
+    assert found(verdict) == {("variants", "outdated")}
+    assert not repair(store, verdict)
+    sample = store.table("variants", ["sample_id"])["sample_id"][0].as_py()
+    store.delete("rollouts", f"sample_id = '{sample}'")
+    store.delete("variants", f"sample_id = '{sample}'")
+    unmade = verify(store, world.stages())
+    assert unmade.well and [(f.table, f.what, f.count) for f in unmade.findings] == [("variants", "not made yet", 1)]
+    run(BuildVariants(m=3, frames=4), store)
+    assert not verify(store, world.stages()).findings
+
+
+def test_files_without_a_seal_are_read_instead(store: Store) -> None:
+    """A writer that is killed between commit and seal leaves such files, and so do older programs."""
+    for file in store.path.rglob(FILE):
+        file.unlink()
+    verdict = verify(store, world.stages())
+    assert verdict.well and all(about["unsealed"] for about in verdict.tables.values())
+    world.flip(world.data_file(store, "variants"), -20)  # where a file says where its parts are
+    assert found(verify(store)) == {("variants", "unreadable file")}
+
+
+def test_a_sample_of_frames_is_checked(store: Store) -> None:
+    flip_frame(store)
+    count = store.count("frames")
+    hits = []
+    for seed in range(8):
+        verdict = verify(store, frames=count // 2, seed=seed)
+        assert verdict.frames == count // 2
+        hits.append(bool(found(verdict)))
+    assert any(hits) and not all(hits)
+
+
+def test_many_damages_at_once_come_right_in_two_rounds(store: Store, sound: World) -> None:
+    """Where a table lost rows, what refers to them is not judged: its rows may be right once those are back."""
+    rng = np.random.default_rng(0)
+    flip_frame(store)
+    cut_in("variants")(store)
+    tear("frame_scores")(store)
+    double("samples")(store)
+    drop_frame(store)
+    for file in rng.permutation(sorted(store.table_path("rollouts").glob("data/*.lance")))[:1]:
+        world.flip(file, 60)
+    for _ in range(2):
+        repair(store, verify(store, world.stages()))
+        world.bring(store, sound.files)
+    assert not verify(store, world.stages(), pixels=4).findings
+    for table, rows in world.everything(store).items():
+        assert_same(rows, sound.tables[table])
+
+
+@pytest.mark.parametrize("damage", [cut_in("variants"), unlink_in("variants"), tear("variants")])
+def test_other_commands_say_what_to_do_about_damage(damage: Callable[[Store], None], store: Store) -> None:
+    damage(store)
+    with pytest.raises(UserError, match=r"damaged.*strive-data verify"):
+        run(BuildVariants(m=3, frames=4), store)
