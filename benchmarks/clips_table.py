@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.decode import DecodeError, Scan, decode_frames, scan_packets, target_size, upright_size
 from pipeline.stage import Failure, Item, Outcome
+from pipeline.store import Location
 from pipeline.workers import execute
 
 NOT_CLIPS = (".csv", ".json", ".md", ".txt")
@@ -41,7 +42,7 @@ class ReadClips:
         """Nothing: the clips are named on the command line."""
         return []
 
-    def setup(self, store_path: str, device: str) -> None:
+    def setup(self, place: Location, device: str) -> None:
         """Nothing to load."""
 
     def process(self, items: Sequence[Item]) -> Outcome:
@@ -126,7 +127,7 @@ def table(folder: Path, check: bool, workers: int, deadline_s: float) -> list[di
     clips = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix not in NOT_CLIPS)
     batches = [[Item((clip.name,), "", str(clip))] for clip in clips]
     rows: dict[str, dict[str, Any]] = {}
-    for (item,), outcome in execute(ReadClips(check, deadline_s), "", batches, workers, "cpu"):
+    for (item,), outcome in execute(ReadClips(check, deadline_s), Location(""), batches, workers, "cpu"):
         name = item.key[0]
         if outcome.rows is not None:
             rows[name] = {"clip": name, **outcome.rows.to_pylist()[0]}

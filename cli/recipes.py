@@ -17,7 +17,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 def last_command(store: Store, name: str) -> str:
     """The last command of that name that wrote to the store, as it was typed; without options when there is none."""
     typed = [command for command in store.commands() if shlex.split(command)[1:2] == [name]]
-    return typed[-1] if typed else f"strive-data {name} --store {store.path}"
+    return typed[-1] if typed else f"strive-data {name} --store {store.location}"
 
 
 def commands_for(store: Store, name: str) -> list[str]:
@@ -25,7 +25,7 @@ def commands_for(store: Store, name: str) -> list[str]:
     if name != "ingest":
         return [last_command(store, name)]
     typed = [command for command in store.commands() if shlex.split(command)[1:2] == [name]]
-    return list(dict.fromkeys(typed)) or [f"strive-data ingest FILE --store {store.path}"]
+    return list(dict.fromkeys(typed)) or [f"strive-data ingest FILE --store {store.location}"]
 
 
 def stages(store: Store) -> tuple[list[Stage], list[str]]:

@@ -1,9 +1,7 @@
 """A curated dataset put together: one row a kept sample with all its views, its card beside it, under one tag."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -51,7 +49,7 @@ def publish(
     tag: str,
     facts: Mapping[str, str],
     commands: Sequence[str],
-) -> tuple[int, Path]:
+) -> tuple[int, str]:
     """Write rows and verdicts under a tag, then the tag's card, which is also the newest one.
 
     Returns:
@@ -68,12 +66,7 @@ def publish(
         commands=[command for command in commands if command],
         views=view_counts(rows),
     )
-    folder = store.curated_path(name)
-    with store.writing():
-        (folder / "cards").mkdir(exist_ok=True)
-        _write(folder / "cards" / f"{tag}.md", text)
-        _write(folder / "CARD.md", text)
-    return version, folder / "CARD.md"
+    return version, store.write_card(name, tag, text)
 
 
 def _views(store: Store, ids: pa.Array) -> tuple[pa.Array, list[str]]:
@@ -95,10 +88,3 @@ def _views(store: Store, ids: pa.Array) -> tuple[pa.Array, list[str]]:
 def _print(*parts: object) -> str:
     """Like pipeline.fingerprint, for texts alone: ten times as fast."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:LENGTH]
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a kill never leaves half of it."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)

@@ -52,7 +52,7 @@ def select(
         asker, rule = replace(asker, adaptive=False), replace(rule, thresholds=None)
     if rule.max_blind_acc is not None and plan.blind_draws < 1:
         raise UserError(f"--blind-draws {plan.blind_draws}", "at least 1 with --max-blind-acc", "leave the option away")
-    store.curated_path(plan.name)  # a bad name fails before anything is drawn
+    store.curated_at(plan.name)  # a bad name fails before anything is drawn
     samples = _samples(store, plan)
     pool = pl.DataFrame(pl.from_arrow(samples.select(_POOL)))
     reader = FrameReader(store)
@@ -84,8 +84,8 @@ def select(
         name=plan.name,
         tag=tag,
         version=version,
-        path=str(store.curated_path(plan.name)),
-        card=str(card),
+        path=str(store.curated_at(plan.name)),
+        card=card,
         pool=whole["pool"],
         kept=whole["kept"],
         dropped={reason: count for reason, count in whole.items() if reason not in ("pool", "kept")},

@@ -123,9 +123,9 @@ def evaluate(
     if not aucs:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "there is none"
         raise UserError(
-            f"no sample of {store.path} can be judged ({reasons})",
+            f"no sample of {store.location} can be judged ({reasons})",
             "samples with true spans, cached frames and scores",
-            f"strive-data score-frames --store {store.path}",
+            f"strive-data score-frames --store {store.location}",
         )
     return {
         "scorers": sorted(scorers),

@@ -44,13 +44,15 @@ def find_sample(store: Store, beginning: str | None) -> str:
     """
     keys = sorted(set(store.table("variants", ["sample_id"])["sample_id"].to_pylist()))
     if not keys:
-        raise UserError(f"store {store.path}", "no views yet", f"strive-data build-variants --store {store.path}")
+        raise UserError(
+            f"store {store.location}", "no views yet", f"strive-data build-variants --store {store.location}"
+        )
     if beginning is None:
         return str(keys[0])
     found = [key for key in keys if key == beginning] or [key for key in keys if key.startswith(beginning)]
     if len(found) != 1:
         which = f"{len(found)} begin so: {', '.join(found[:3])}, ..." if found else f"none of {len(keys)} begins so"
-        look = f"strive-data inspect variants --columns sample_id,variant,kind --store {store.path}"
+        look = f"strive-data inspect variants --columns sample_id,variant,kind --store {store.location}"
         raise UserError(f"sample {beginning!r}", f"the id, or its beginning, of one sample with views ({which})", look)
     return str(found[0])
 
@@ -70,11 +72,11 @@ def film_of(store: Store, sample_id: str) -> Film:
     shown = within(times, sample["clip"])
     for view in views:
         if max(view["indices"]) >= len(times) or times[view["indices"]].tolist() != view["times"]:
-            again = f"strive-data build-variants --store {store.path}"
+            again = f"strive-data build-variants --store {store.location}"
             raise UserError(f"sample {sample_id}", "its views are of other frames than the cached ones", again)
     scores = np.asarray(scored[0]["scores"], np.float64) if scored else None
     if scores is not None and len(scores) != len(times):
-        again = f"strive-data score-frames --store {store.path}"
+        again = f"strive-data score-frames --store {store.location}"
         raise UserError(f"sample {sample_id}", "its scores are of other frames than the cached ones", again)
     strips = []
     for view in views:

@@ -2,7 +2,7 @@
 
 Lance's own take copies frames into new memory first, which was measured to take four to ten times as long. Its data
 files say where each value lies, so frames are read from there. Data files that are laid out in another way (tiny
-frames, frames that are all equal) are read through Lance: the same frames, slower.
+frames, frames that are all equal), or lie on an object store, are read through Lance: the same frames, slower.
 """
 
 import os
@@ -25,6 +25,7 @@ _COLUMNS = ["video_id", "index", "time_s", "height", "width", "codec", "checksum
 _PREFIX = 8  # bytes in which a data file holds the length of the value that follows
 _FRAGMENT = 1 << 32  # an address is fragment times this, plus row
 _TAKE = 8  # frames that are taken through Lance at once
+_FAR_TAKE = 64  # the same from an object store, where each take waits for an answer
 _THREADS = 4  # a reader leaves the other cores to the model
 
 Pages = Sequence[Sequence[tuple[int, int]]]
@@ -180,8 +181,9 @@ class FrameReader:
                     streams[fragment] = stack.enter_context(FileIO(file.path))
                 jobs.append(_Job(index, streams[fragment].fileno(), int(file.begins[row]), int(file.sizes[row])))
             self._share(read, jobs)
-        for i in range(0, len(packed), _TAKE):
-            some = packed[i : i + _TAKE]
+        step = _TAKE if self._snapshot.local else _FAR_TAKE
+        for i in range(0, len(packed), step):
+            some = packed[i : i + step]
             rows = self._snapshot.take([run.start + index for index in some], ["pixels"])
             for index, value in zip(some, rows["pixels"], strict=True):
                 data = np.frombuffer(value.as_buffer(), np.uint8)
@@ -210,6 +212,8 @@ class FrameReader:
 
     def _file(self, fragment: int) -> _File | None:
         """Where the values of a fragment lie; None when only Lance can tell. Threads may compute it twice."""
+        if not self._snapshot.local:
+            return None
         if fragment not in self._files:
             path, pages, rows = self._snapshot.pages(fragment, "pixels")
             self._files[fragment] = value_places(path, pages, rows)

@@ -29,7 +29,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.runner import missing_items
 from pipeline.schemas import FRAMES
 from pipeline.stage import Failure, Item, Outcome, Written
-from pipeline.store import Store, write_fragments
+from pipeline.store import Location, Store, write_fragments
 
 CACHE_VERSION = 2
 CODECS = ("raw", "jpeg")
@@ -74,7 +74,7 @@ class CacheFrames:
     writes: ClassVar[str] = "frames"
     scope: ClassVar[str | None] = None
     batch_size: ClassVar[int] = 1
-    _store_path: str = field(default="", init=False, repr=False)
+    _store: Location = field(default=Location(""), init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.fps = float(self.fps)  # 2 and 2.0 are one rate and must have one fingerprint
@@ -105,9 +105,9 @@ class CacheFrames:
             for row in rows
         ]
 
-    def setup(self, store_path: str, device: str) -> None:
+    def setup(self, place: Location, device: str) -> None:
         """Nothing to load."""
-        self._store_path = store_path
+        self._store = place
 
     def process(self, items: Sequence[Item]) -> Outcome:
         """Decode the videos; those that cannot be decoded, or whose file has changed, are failures."""
@@ -154,7 +154,7 @@ class CacheFrames:
             held.append(table)
             size_held += table.nbytes
             if size_held > self.hold_bytes:
-                fragments = write_fragments(self._store_path, self.writes, chain(_drain(held), tables))
+                fragments = write_fragments(self._store, self.writes, chain(_drain(held), tables))
                 rows = Written(item.key, item.fingerprint, parts.count, fragments)
         if parts.trouble is not None:
             raise parts.trouble

@@ -18,7 +18,7 @@ from pipeline.schemas import SAMPLES, WAITING
 from pipeline.sources import Draft, Rejected
 from pipeline.spans import place
 from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store, literal
+from pipeline.store import Location, Store, literal
 from pipeline.videofolder import VideoFolder
 from pipeline.videos import Found, Probe, identify, lengths, one_path_each
 
@@ -77,7 +77,7 @@ class Samples:
     def plan(self, store: Store) -> list[Item]:
         return self.items
 
-    def setup(self, store_path: str, device: str) -> None:
+    def setup(self, place: Location, device: str) -> None:
         """Nothing to load."""
 
     def process(self, items: Sequence[Item]) -> Outcome:

@@ -68,11 +68,7 @@ def curated_name(table: str) -> str | None:
 
 def newest_curated(store: Store) -> str | None:
     """The curated dataset that was written to last; None when there is none."""
-
-    def written(name: str) -> int:
-        return max(path.stat().st_mtime_ns for path in store.curated_path(name).rglob("*"))
-
-    return max(store.curated_names(), key=written, default=None)
+    return max(store.curated_names(), key=store.curated_changed, default=None)
 
 
 def default_table(store: Store) -> str:

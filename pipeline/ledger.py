@@ -16,7 +16,7 @@ from pipeline.framereader import FrameReader
 from pipeline.probes import ASKED, PROBES, SEEN, Sampling, askable, scope, shown
 from pipeline.rewards import DEFAULT_RULE, RewardRule, duration_of, score
 from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store
+from pipeline.store import Location, Store
 from pipeline.views import ANCHOR, load_view
 
 
@@ -119,8 +119,8 @@ class DrawRollouts:
             out[sample_id, variant] = _Question(sample, view, duration_of(sample, durations), prior)
         return out
 
-    def setup(self, store_path: str, device: str) -> None:
-        self._reader = FrameReader(Store(store_path))
+    def setup(self, place: Location, device: str) -> None:
+        self._reader = FrameReader(Store(place))
         self._policy = self.load_policy(device)
         if self._policy.fingerprint != self.policy:
             raise UserError(

@@ -176,9 +176,9 @@ def _outcomes(
         return
     batches = _batches(items, stage.batch_size)
     if workers:
-        yield from execute(stage, str(store.path), batches, workers, device)
+        yield from execute(stage, store.location, batches, workers, device)
         return
-    stage.setup(str(store.path), device)
+    stage.setup(store.location, device)
     for batch in batches:
         yield batch, stage.process(batch)
 

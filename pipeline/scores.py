@@ -14,7 +14,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.framereader import FrameReader
 from pipeline.scorer import Loader, open_clip_loader
 from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store
+from pipeline.store import Location, Store
 from pipeline.windows import TEXTS, cut_tokens, option_windows, split_text
 
 EMBED_VERSION = 1
@@ -61,8 +61,8 @@ class EmbedFrames(_Scoring):
             for video in reader.videos
         ]
 
-    def setup(self, store_path: str, device: str) -> None:
-        self._reader = FrameReader(Store(store_path))
+    def setup(self, place: Location, device: str) -> None:
+        self._reader = FrameReader(Store(place))
         self._encoder = self.loader.load(device)
 
     def process(self, items: Sequence[Item]) -> Outcome:
@@ -153,8 +153,8 @@ class ScoreFrames(_Scoring):
                 items.append(Item((sample["sample_id"],), print_, (asked, offset)))
         return items
 
-    def setup(self, store_path: str, device: str) -> None:
-        self._embeddings = Store(store_path).snapshot("frame_embeddings")
+    def setup(self, place: Location, device: str) -> None:
+        self._embeddings = Store(place).snapshot("frame_embeddings")
         self._encoder = self.loader.load(device)
         self._known: dict[str, npt.NDArray[np.float32]] = {}
 

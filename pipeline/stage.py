@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
+
+if TYPE_CHECKING:  # the store itself needs this module
+    from pipeline.store.location import Location
 
 Key = tuple[Any, ...]
 
@@ -102,8 +105,8 @@ class Stage(Protocol):
         """Everything that should exist in `writes`, given what stands in the tables it reads."""
         ...
 
-    def setup(self, store_path: str, device: str) -> None:
-        """Load models and open tables, once a worker."""
+    def setup(self, place: "Location", device: str) -> None:
+        """Load models and open tables, once a worker. `place`: where the store lies, for `Store(place)`."""
         ...
 
     def process(self, items: Sequence[Item]) -> Outcome:

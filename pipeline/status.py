@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.framereader import FrameReader
 from pipeline.schemas import TABLES, WAITING
-from pipeline.store import Store, folder_bytes
+from pipeline.store import Store
 
 _INGEST = "ingest "  # the stage of a source's rows is called so, and after the source
 
@@ -46,7 +46,7 @@ def status(store: Store) -> dict[str, Any]:
     left_out = _quarantine(store, kept=False)
     rejected = {stage: reasons for stage, reasons in left_out.items() if stage.startswith(_INGEST)}
     return {
-        "store": str(store.path),
+        "store": str(store.location),
         "tables": tables,
         "curated": {name: _curated(store, name) for name in store.curated_names()},
         "questions": _questions(store),
@@ -54,7 +54,7 @@ def status(store: Store) -> dict[str, Any]:
         "waiting": _waiting(store),
         "quarantine": left_out,
         "notes": _quarantine(store, kept=True),
-        "bytes": folder_bytes(store.path),
+        "bytes": store.total_bytes(),
     }
 
 
@@ -72,12 +72,11 @@ def _curated(store: Store, name: str) -> dict[str, Any]:
     rows = store.curated(name).select(["video_id", "frames_fingerprint"]).to_pylist()
     reader = FrameReader(store)
     fresh = sum(r["video_id"] in reader and reader.fingerprint(r["video_id"]) == r["frames_fingerprint"] for r in rows)
-    path = store.curated_path(name)
     return {
         "rows": len(rows),
         "tags": store.curated_tags(name),
         "stale": len(rows) - fresh,
-        "bytes": folder_bytes(path),
+        "bytes": store.curated_bytes(name),
     }
 
 

@@ -13,7 +13,7 @@ from pipeline.fingerprint import fingerprint, seed_of
 from pipeline.framereader import FrameReader
 from pipeline.samplers import DEFAULT, PARAMETERS, SAMPLERS, largest_gap, parameters_of, uniform
 from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store
+from pipeline.store import Location, Store
 from pipeline.transforms import WHOLE, Box, draw_box, draw_scale
 
 VERSION = 4
@@ -94,8 +94,8 @@ class BuildVariants:
                 items.append(Item((key,), print_, (video, task, offset, clip, sample["spans"])))
         return items
 
-    def setup(self, store_path: str, device: str) -> None:
-        store = Store(store_path)
+    def setup(self, place: Location, device: str) -> None:
+        store = Store(place)
         self._scores, self._reader = store.snapshot("frame_scores"), FrameReader(store)
 
     def process(self, items: Sequence[Item]) -> Outcome:

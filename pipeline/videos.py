@@ -14,7 +14,7 @@ from pipeline.runner import Progress
 from pipeline.schemas import VIDEOS
 from pipeline.sources import Rejected
 from pipeline.stage import Failure, Item, Outcome
-from pipeline.store import Store, literal
+from pipeline.store import Location, Store, literal
 from pipeline.videofolder import VideoFolder
 
 PROBE_VERSION = 1
@@ -45,7 +45,7 @@ class Probe:
         paths = {row["video_id"]: row["path"] for row in rows} | self.paths
         return [Item((v,), fingerprint("probe", PROBE_VERSION, v, path), path) for v, path in sorted(paths.items())]
 
-    def setup(self, store_path: str, device: str) -> None:
+    def setup(self, place: Location, device: str) -> None:
         """Nothing to load."""
 
     def process(self, items: Sequence[Item]) -> Outcome:

@@ -17,13 +17,14 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Failure, Item, Key, Outcome, Stage
+from pipeline.store.location import Location
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _BARREN = 3  # workers in a row that may die before their first item: one may be killed from outside, not all of them
 
 
 def execute(
-    stage: Stage, store_path: str, batches: Sequence[Sequence[Item]], workers: int, device: str
+    stage: Stage, store: Location, batches: Sequence[Sequence[Item]], workers: int, device: str
 ) -> Iterator[tuple[list[Item], Outcome]]:
     """Process batches in `workers` processes; yield each with its outcome, in the order in which they end.
 
@@ -38,7 +39,7 @@ def execute(
     """
     barren = 0
     queue = deque(list(batch) for batch in batches)
-    crew = [_Worker(stage, store_path, device) for _ in range(min(workers, len(queue)))]
+    crew = [_Worker(stage, store, device) for _ in range(min(workers, len(queue)))]
     suspects: set[Key] = set()  # at which a worker has died
     try:
         while queue or any(worker.batch for worker in crew):
@@ -67,7 +68,7 @@ def execute(
                 barren += not batch
                 if barren > _BARREN:
                     raise RuntimeError(f"workers of {stage.name} die before their first item ({how})")
-                crew[place] = _Worker(stage, store_path, device)
+                crew[place] = _Worker(stage, store, device)
                 if not batch or len(batch) > 1 or (reason == "worker died" and batch[0].key not in suspects):
                     suspects.update(item.key for item in batch)
                     queue.extendleft([item] for item in reversed(batch))
@@ -82,10 +83,10 @@ def execute(
 class _Worker:
     """The parent's side of one process."""
 
-    def __init__(self, stage: Stage, store_path: str, device: str) -> None:
+    def __init__(self, stage: Stage, store: Location, device: str) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
         self.process: SpawnProcess = _CONTEXT.Process(
-            target=_serve, args=(theirs, stage, store_path, device), name=f"worker of {stage.name}", daemon=True
+            target=_serve, args=(theirs, stage, store, device), name=f"worker of {stage.name}", daemon=True
         )
         self.process.start()
         theirs.close()  # or its end would stay open here and a death would not be heard
@@ -124,12 +125,12 @@ class _Worker:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _serve(pipe: Connection, stage: Stage, store_path: str, device: str) -> None:
+def _serve(pipe: Connection, stage: Stage, store: Location, device: str) -> None:
     """The worker's life: set up, then batch after batch until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        stage.setup(store_path, device)
+        stage.setup(store, device)
         pipe.send(("ready", None))
         while True:
             pipe.send(("outcome", stage.process(pipe.recv())))

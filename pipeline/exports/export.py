@@ -170,9 +170,7 @@ def _videos(store: Store) -> list[Row]:
 
 def _card(store: Store, report: ExportReport) -> str:
     """The data card of the version that is exported; "" when it has none."""
-    folder = store.curated_path(report.dataset)
-    card = folder / "cards" / f"{report.tag}.md"
-    return card.read_text(encoding="utf-8") if report.tag and card.is_file() else ""
+    return store.card(report.dataset, report.tag) if report.tag else ""
 
 
 def _readme(format: Format, report: ExportReport, card: str) -> str:

@@ -61,7 +61,7 @@ def read(
     verdicts = _frame(store.verdicts(name, tag))
     policy = f"policy = {literal(facts['policy_fingerprint'])}"
     if not store.count("rollouts", policy):
-        again = f"strive-data select --store {store.path} --name {name}"
+        again = f"strive-data select --store {store.location} --name {name}"
         raise UserError(f"dataset {name!r}", f"the ledger has no rollouts of its policy {facts['policy']}", again)
     chosen = choose(verdicts, samples, seed)
     ids = chosen["sample_id"].to_list()

@@ -1,14 +1,12 @@
-"""A store: a folder of Lance tables with declared schemas, one committing process, atomic commits.
+"""A store: Lance tables with declared schemas, in a folder or on an object store; one process commits, atomically.
 
 Every write is one commit: it is wholly there or not at all, also after kill -9.
 """
 
 import datetime
-import fcntl
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +18,11 @@ from lance.fragment import FragmentMetadata
 from pipeline.errors import UserError
 from pipeline.schemas import CURATED, KEYS, STORE_VERSION, TABLES, VERDICTS
 from pipeline.stage import Key, key_filters
-from pipeline.store import history
-from pipeline.store.files import FORMAT, exists, opened, read, room, typed
-from pipeline.store.seals import forget_gone, seal
+from pipeline.store import history, objects
+from pipeline.store.files import FORMAT, exists, folder_bytes, opened, read, room, scanned, sealed, size, typed, written
+from pipeline.store.location import Location, locate
+from pipeline.store.lock import holding
+from pipeline.store.seals import forget_gone
 from pipeline.store.snapshot import Snapshot
 from pipeline.store.tagged import Tagged
 
@@ -33,73 +33,65 @@ _VERSIONS = 256  # more old versions than this are removed, except tagged and re
 _RECENT = datetime.timedelta(hours=1)  # readers may still be on a version this young
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-_locks: dict[str, tuple[int, int]] = {}  # store -> (file descriptor, holders); flock is per descriptor, not per process
-
 
 class Store:
-    """A folder of tables. Reading is free; writing takes the store's lock.
+    """A folder of tables, or a prefix of an object store. Reading is free; writing is one process's at a time.
+
+    Args:
+        place: a path, a URI (s3://bucket/prefix), or a location.
+        options: storage options of an object store; default: those that the process shares (see `location.share`).
 
     Raises:
-        UserError: there is no store in `path` (and `create` is False), or it was written by an unknown version.
+        UserError: there is no store in `place` (and `create` is False), it was written by an unknown version, or its
+            object store cannot be reached.
     """
 
-    def __init__(self, path: str | Path, create: bool = False) -> None:
-        self.path = Path(path).absolute()
-        stamp = self.path / "store.json"
-        if not stamp.is_file():
+    def __init__(
+        self, place: str | Path | Location, create: bool = False, options: Mapping[str, str] | None = None
+    ) -> None:
+        self.location = locate(place, options)
+        stamp = self.location / "store.json"
+        content = objects.read(stamp)
+        if content is None:
             if not create:
-                raise UserError(str(path), "no store here", "strive-data ingest --store " + str(path))
-            if self.path.exists() and not self.path.is_dir():
-                raise UserError(str(path), "a store is a folder", "choose another --store")
-            with room(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                fresh = self.path / f".store.json.{os.getpid()}"
-                fresh.write_text(json.dumps({"store_version": STORE_VERSION}))
-                fresh.replace(stamp)
+                raise UserError(str(place), "no store here", f"strive-data ingest --store {place}")
+            if self.location.local and self.path.exists() and not self.path.is_dir():
+                raise UserError(str(place), "a store is a folder", "choose another --store")
+            content = json.dumps({"store_version": STORE_VERSION}).encode()
+            with room(self.location):
+                objects.write(stamp, content)
         try:
-            version = json.loads(stamp.read_text())["store_version"]
+            version = json.loads(content)["store_version"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 str(stamp), f"not readable as a store's stamp ({error})", "choose another --store"
             ) from error
         if version != STORE_VERSION:
             raise UserError(
-                f"store {path} of version {version}",
+                f"store {place} of version {version}",
                 f"this program reads version {STORE_VERSION}",
                 "use the program that wrote it, or another --store",
             )
 
+    @property
+    def path(self) -> Path:
+        """The folder that a store lies in. Raises UserError: it lies on an object store."""
+        return self.location.path
+
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store's lock; may be nested. The system releases it when the process dies, however it dies.
+        """Be the one process that commits to this store; may be nested.
+
+        In a folder it is a lock, which the system releases when the process dies, however it dies. On an object store
+        it is a lease, which ends a minute after the last sign of life (see `pipeline.store.lease`).
 
         Raises:
-            UserError: another process holds it, or the disk is full.
+            UserError: another process has it, the disk is full, or the object store refuses.
         """
-        place = str(self.path.resolve())
-        descriptor, holders = _locks.get(place, (-1, 0))
-        if not holders:
-            with room(self.path):
-                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise UserError(
-                    f"store {self.path}", "another process is writing to it", "wait until that command ends"
-                ) from None
-        _locks[place] = (descriptor, holders + 1)
-        try:
-            with room(self.path):
-                yield
-        finally:
-            descriptor, holders = _locks.pop(place)
-            if holders > 1:
-                _locks[place] = (descriptor, holders - 1)
-            else:
-                os.close(descriptor)
+        with holding(self.location), room(self.location):
+            yield
 
-    def table_path(self, name: str) -> Path:
+    def table_at(self, name: str) -> Location:
         """Where a table lies: a Lance dataset.
 
         Raises:
@@ -107,31 +99,38 @@ class Store:
         """
         if name not in TABLES:
             raise ValueError(f"no table {name!r}; the tables are {', '.join(TABLES)}")
-        return self.path / f"{name}.lance"
+        return self.location / f"{name}.lance"
+
+    def table_path(self, name: str) -> Path:
+        """The folder that a table lies in. Raises ValueError: no such table. UserError: on an object store."""
+        return self.table_at(name).path
 
     def table(self, name: str, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
         """Rows of a table; empty, with its types, when it is not there yet. `filter` is SQL."""
-        dataset = opened(self.table_path(name))
+        place = self.table_at(name)
+        dataset = opened(place)
         names = TABLES[name].names if columns is None else columns
         if dataset is None:
             return TABLES[name].empty_table().select(names)
-        return read(dataset, names, filter)
+        return read(place, dataset, names, filter)
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table as a polars LazyFrame; filters and columns are pushed into Lance."""
-        path = self.table_path(name)
-        if not exists(path):
+        place = self.table_at(name)
+        if not exists(place):
             return pl.LazyFrame(pl.from_arrow(TABLES[name].empty_table()))
-        return pl.scan_lance(path)
+        return scanned(place)
 
     def count(self, name: str, filter: str | None = None) -> int:
         """Number of rows, of those that satisfy the SQL filter."""
-        dataset = opened(self.table_path(name))
-        return 0 if dataset is None else int(dataset.count_rows(filter))
+        place = self.table_at(name)
+        dataset = opened(place)
+        with objects.reaching(place):
+            return 0 if dataset is None else int(dataset.count_rows(filter))
 
     def snapshot(self, name: str) -> Snapshot:
         """The table as it is now; later commits do not change what a snapshot reads."""
-        return Snapshot(self.table_path(name), TABLES[name])
+        return Snapshot(self.table_at(name), TABLES[name])
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Add rows in one atomic commit.
@@ -140,11 +139,10 @@ class Store:
             ValueError: a declared column is missing.
             UserError: another process is writing.
         """
-        path = self.table_path(name)
+        place = self.table_at(name)
         rows = typed(rows, TABLES[name])
         with self.writing():
-            mode = "append" if exists(path) else "create"
-            seal(path, lance.write_dataset(rows, str(path), mode=mode, data_storage_version=FORMAT))
+            written(place, rows, "append" if exists(place) else "create")
 
     def commit_fragments(self, name: str, fragments: Sequence[str]) -> None:
         """Make the rows that `write_fragments` wrote visible, in the order given, in one atomic commit.
@@ -153,26 +151,28 @@ class Store:
             ValueError: one of them was committed before; Lance would double its rows.
             UserError: another process is writing.
         """
-        path = self.table_path(name)
+        place = self.table_at(name)
         new = [FragmentMetadata.from_json(text) for text in fragments]
         with self.writing():
-            if not exists(path):
+            if not exists(place):
                 self.append(name, TABLES[name].empty_table())
-            dataset = opened(path)
+            dataset = opened(place)
             there = [fragment.metadata for fragment in dataset.get_fragments()]
             files = [file.path for about in (*there, *new) for file in about.files]
             if len(set(files)) != len(files):
                 raise ValueError(f"fragments of {name} were committed before")
-            added = lance.LanceOperation.Append(new)
-            seal(path, lance.LanceDataset.commit(str(path), added, read_version=dataset.version))
+            append = lance.LanceOperation.Append(new)
+            options = {"read_version": dataset.version, "storage_options": place.storage}
+            sealed(place, lance.LanceDataset.commit(place.uri, append, **options))
 
     def delete(self, name: str, filter: str) -> None:
         """Remove the rows that satisfy the SQL filter, in one atomic commit."""
         with self.writing():
-            dataset = opened(self.table_path(name))
+            place = self.table_at(name)
+            dataset = opened(place)
             if dataset is not None and dataset.count_rows(filter):
                 dataset.delete(filter)
-                seal(self.table_path(name), opened(self.table_path(name)))
+                sealed(place, opened(place))
 
     def done(self, name: str, scope: str | None = None) -> set[tuple[Key, str]]:
         """(key, fingerprint) of every item that has rows, within an SQL filter."""
@@ -191,24 +191,37 @@ class Store:
         Versions of the last hour stay, because readers may be on them; tagged versions stay for good. Files that no
         version names, of commits and workers that were killed, go too, unless workers are `running`.
         """
-        path = self.table_path(name)
+        place = self.table_at(name)
         with self.writing():
-            dataset = opened(path)
+            dataset = opened(place)
             if dataset is None:
                 return
             if name not in _LARGE and len(dataset.get_fragments()) > _FRAGMENTS:
                 dataset.optimize.compact_files()
-            if reclaim or len(os.listdir(path / "_versions")) > _VERSIONS:
+            if reclaim or len(objects.files(place / "_versions")) > _VERSIONS:
                 # The lock says that nobody is committing, but workers may have files that wait for their commit.
                 dataset.cleanup_old_versions(_RECENT, delete_unverified=not running, error_if_tagged_old_versions=False)
-                forget_gone(path)
-            seal(path, opened(path))
+                if place.local:
+                    forget_gone(place.path)
+            sealed(place, opened(place))
 
     def bytes(self, name: str) -> int:
-        """Size of a table on disk, old versions included."""
-        return folder_bytes(self.table_path(name))
+        """Size of a table on disk, old versions included; on an object store, of what its newest version holds."""
+        return size(self.table_at(name))
 
-    def curated_path(self, name: str) -> Path:
+    def total_bytes(self) -> int:
+        """Size of the store; on an object store, of its tables and curated datasets, counted as theirs is."""
+        if self.location.local:
+            return folder_bytes(self.path)
+        places = [self.table_at(name) for name in TABLES]
+        places += [self.location / kind / name for name in self.curated_names() for kind in ("curated", "verdicts")]
+        return sum(map(size, places))
+
+    def curated_bytes(self, name: str) -> int:
+        """Size of a curated dataset, counted as that of a table."""
+        return size(self.curated_at(name))
+
+    def curated_at(self, name: str) -> Location:
         """Where a curated dataset lies: a Lance dataset that polars and the trainer open directly.
 
         Raises:
@@ -216,14 +229,18 @@ class Store:
         """
         return self._named("curated", name)
 
+    def curated_path(self, name: str) -> Path:
+        """The folder that a curated dataset lies in. Raises UserError: a bad name, or it lies on an object store."""
+        return self.curated_at(name).path
+
     def verdicts_path(self, name: str) -> Path:
-        """Where the verdicts of a curated dataset lie. Raises UserError: the name cannot be a folder's."""
-        return self._named("verdicts", name)
+        """The folder that its verdicts lie in. Raises UserError: a bad name, or they lie on an object store."""
+        return self._named("verdicts", name).path
 
     def curated_names(self) -> list[str]:
         """Names of the curated datasets, sorted."""
-        folder = self.path / "curated"
-        return sorted(p.name for p in folder.iterdir() if exists(p)) if folder.is_dir() else []
+        folder = self.location / "curated"
+        return [name for name in objects.entries(folder) if exists(folder / name)]
 
     def curated(self, name: str, tag: str | None = None) -> pa.Table:
         """A curated dataset, ordered by sample_id: its newest version, or a tagged one.
@@ -252,7 +269,7 @@ class Store:
 
     def curated_tags(self, name: str) -> dict[str, int]:
         """{tag: version} of a curated dataset; empty when there is none."""
-        return Tagged(self.curated_path(name), CURATED).tags()
+        return Tagged(self.curated_at(name), CURATED).tags()
 
     def scan_curated(self, name: str, tag: str | None = None) -> pl.LazyFrame:
         """A version of a curated dataset as a polars LazyFrame.
@@ -276,7 +293,7 @@ class Store:
         Raises:
             UserError: the tag names other rows: what was published under a tag does not change.
         """
-        curated = Tagged(self.curated_path(name), CURATED)
+        curated = Tagged(self.curated_at(name), CURATED)
         with self.writing():
             curated.refuse_change(rows, tag)
             about = self._verdicts(name)
@@ -285,32 +302,53 @@ class Store:
             about.write(verdicts, tag, facts)
             return curated.write(rows, tag, facts)
 
+    def curated_changed(self, name: str) -> float:
+        """When a curated dataset was last written to, seconds since 1970."""
+        place = self.curated_at(name)
+        if place.local:
+            return max(path.stat().st_mtime_ns for path in place.path.rglob("*")) / 1e9
+        with objects.reaching(place):
+            newest: datetime.datetime = opened(place).versions()[-1]["timestamp"]
+        return newest.timestamp()
+
+    def write_card(self, name: str, tag: str, text: str) -> str:
+        """Keep the card of a tag, which is also the newest one, beside its dataset; return where that lies."""
+        folder = self.curated_at(name)
+        with self.writing():
+            objects.write(folder / "cards" / f"{tag}.md", text.encode())
+            objects.write(folder / "CARD.md", text.encode())
+        return str(folder / "CARD.md")
+
+    def card(self, name: str, tag: str) -> str:
+        """The card of a tag; "" when it has none."""
+        return (objects.read(self.curated_at(name) / "cards" / f"{tag}.md") or b"").decode()
+
     def remember(self, command: str) -> None:
         """Note a command that wrote to this store, for the cards of its datasets."""
-        with room(self.path):
-            history.remember(self.path, command)
+        with room(self.location):
+            history.remember(self.location, command)
 
     def commands(self) -> list[str]:
         """The commands that wrote to this store, oldest first."""
-        return history.commands(self.path)
+        return history.commands(self.location)
 
     def _curated(self, name: str) -> Tagged:
-        found = Tagged(self.curated_path(name), CURATED)
-        if not exists(found.path):
+        found = Tagged(self.curated_at(name), CURATED)
+        if not exists(found.place):
             known = ", ".join(self.curated_names()) or "none yet"
             raise UserError(f"curated dataset {name!r}", f"the store has {known}", f"strive-data select --name {name}")
         return found
 
     def _verdicts(self, name: str) -> Tagged:
-        return Tagged(self.verdicts_path(name), VERDICTS)
+        return Tagged(self._named("verdicts", name), VERDICTS)
 
-    def _named(self, kind: str, name: str) -> Path:
+    def _named(self, kind: str, name: str) -> Location:
         if not _NAME.fullmatch(name):
             raise UserError(f"name {name!r}", "letters, digits, dots, dashes and underscores", "choose another name")
-        return self.path / kind / name
+        return self.location / kind / name
 
 
-def write_fragments(store_path: str | Path, name: str, parts: Iterable[pa.Table]) -> tuple[str, ...]:
+def write_fragments(store: str | Path | Location, name: str, parts: Iterable[pa.Table]) -> tuple[str, ...]:
     """Write rows as they come, holding few at a time, into data files that no version of the table names yet.
 
     Any process may do so, without the lock. `Store.commit_fragments` makes the rows visible.
@@ -321,19 +359,15 @@ def write_fragments(store_path: str | Path, name: str, parts: Iterable[pa.Table]
     Raises:
         UserError: the disk is full.
     """
-    path, schema = Store(store_path).table_path(name), TABLES[name]
+    place, schema = Store(store).table_at(name), TABLES[name]
     batches = (batch for part in parts for batch in typed(part, schema).to_batches())
-    with room(Path(store_path)):
+    with room(locate(store)):
         found = lance.fragment.write_fragments(
             pa.RecordBatchReader.from_batches(schema, batches),
-            str(path),
-            mode="append" if exists(path) else "create",
+            place.uri,
+            mode="append" if exists(place) else "create",
             data_storage_version=FORMAT,
             data_cache_bytes=_WRITE_CACHE,
+            storage_options=place.storage,
         )
     return tuple(json.dumps(fragment.to_json()) for fragment in found)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; 0 when it does not exist."""
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

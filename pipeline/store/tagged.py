@@ -1,28 +1,27 @@
 """A dataset that is replaced as a whole and keeps what it was under tags."""
 
-from pathlib import Path
 from typing import Any
 
-import lance
 import polars as pl
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.store.files import FORMAT, opened, typed
-from pipeline.store.seals import seal
+from pipeline.store import objects
+from pipeline.store.files import opened, scanned, sealed, typed, written
+from pipeline.store.location import Location
 
 _KEY = "sample_id"
 
 
 class Tagged:
-    """A Lance dataset of one row a sample, in `path`. The caller holds the store's lock while it writes."""
+    """A Lance dataset of one row a sample, in `place`. The caller holds the store's lock while it writes."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.schema = path, schema
+    def __init__(self, place: Location, schema: pa.Schema) -> None:
+        self.place, self.schema = place, schema
 
     def tags(self) -> dict[str, int]:
         """{tag: version}; empty when nothing is there."""
-        dataset = opened(self.path)
+        dataset = opened(self.place)
         return {} if dataset is None else {tag: int(about["version"]) for tag, about in dataset.tags.list().items()}
 
     def table(self, tag: str | None = None) -> pa.Table:
@@ -31,11 +30,12 @@ class Tagged:
         Raises:
             UserError: no such tag.
         """
-        return self._version(tag).to_table().sort_by(_KEY)
+        with objects.reaching(self.place):
+            return self._version(tag).to_table().sort_by(_KEY)
 
     def scan(self, tag: str | None = None) -> pl.LazyFrame:
         """The newest version, or a tagged one, as a polars LazyFrame. Raises UserError: no such tag."""
-        return pl.scan_lance(self.path, version=self._version(tag).version)
+        return scanned(self.place, self._version(tag).version)
 
     def facts(self, tag: str | None = None) -> dict[str, str]:
         """What `write` was given to remember about a version. Raises UserError: no such tag."""
@@ -43,17 +43,17 @@ class Tagged:
 
     def forget(self, tag: str) -> None:
         """Take a tag away; its rows may go with the next tidying."""
-        dataset = opened(self.path)
+        dataset = opened(self.place)
         if dataset is not None and tag in dataset.tags.list():
             dataset.tags.delete(tag)
 
     def refuse_change(self, rows: pa.Table, tag: str) -> None:
         """Raises UserError when the tag names other rows: what was published under a tag does not change."""
-        dataset = opened(self.path)
+        dataset = opened(self.place)
         if dataset is None or tag not in dataset.tags.list():
             return
         if not _same(dataset.checkout_version(tag), typed(rows, self.schema)):
-            raise UserError(f"tag {tag!r} of {self.path.name!r}", "it names other samples", "choose another --tag")
+            raise UserError(f"tag {tag!r} of {self.place.name!r}", "it names other samples", "choose another --tag")
 
     def write(self, rows: pa.Table, tag: str, facts: dict[str, str]) -> int:
         """Make `rows` the whole content, in one atomic commit, and tag that version unless the tag is there.
@@ -62,32 +62,33 @@ class Tagged:
             the version that the tag names.
         """
         rows = typed(rows, self.schema)
-        dataset = opened(self.path)
+        dataset = opened(self.place)
         if dataset is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lance.write_dataset(rows, str(self.path), mode="create", data_storage_version=FORMAT)
+            if self.place.local:
+                self.place.path.mkdir(parents=True, exist_ok=True)
+            written(self.place, rows, "create")
         elif not _same(dataset, rows):
             merge = dataset.merge_insert(_KEY).when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete().execute(rows)
-        dataset = opened(self.path)
-        seal(self.path, dataset)
+        dataset = opened(self.place)
+        sealed(self.place, dataset)
         if tag not in dataset.tags.list():
             if dict(dataset.metadata) != facts:
                 dataset.update_metadata(facts, replace=True)
-                dataset = opened(self.path)
+                dataset = opened(self.place)
             dataset.tags.create(tag, dataset.version)
         return int(dataset.tags.list()[tag]["version"])
 
     def _version(self, tag: str | None) -> Any:
-        dataset = opened(self.path)
+        dataset = opened(self.place)
         if dataset is None:
-            raise UserError(f"{self.path}", "nothing was written there", "strive-data select")
+            raise UserError(f"{self.place}", "nothing was written there", "strive-data select")
         if tag is None:
             return dataset
         known = sorted(dataset.tags.list())
         if tag not in known:
             raise UserError(
-                f"tag {tag!r} of {self.path.name!r}", f"known tags: {', '.join(known) or 'none'}", "name one of them"
+                f"tag {tag!r} of {self.place.name!r}", f"known tags: {', '.join(known) or 'none'}", "name one of them"
             )
         return dataset.checkout_version(tag)
 
