@@ -207,7 +207,7 @@ def test_the_penalty_alone_brings_a_policy_back(store: Path) -> None:
     trainer = a_trainer(store, kl=1.0, lr=1e-4)
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in trainer.parameters:
+        for parameter in trainer.weights.trained:
             parameter += 0.1 * parameter.std() * torch.randn_like(parameter)
     with Feed(a_stream(store)) as feed:
         pools = trainer.draw(0, feed.take(2))

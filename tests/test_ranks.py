@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,19 +24,21 @@ from tests import toy_store
 from tests.ranks_world import commands
 from tests.toy_run import SETTINGS, rows_of
 from tests.trajectories import assert_near, assert_near_weights, words_of
-from trainer.checkpoint import newest_whole
+from trainer.checkpoint import load, newest_whole
 from trainer.feed import Feed
 from trainer.ranks import ALONE, Ranks, buckets, ranks_of
 from trainer.stream import Group, Stream
+from trainer.weights import check_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
-TWO = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "docs/accelerate/cpu.yaml")]
+CPU, SPREAD, MACHINES = (ROOT / f"docs/accelerate/{name}.yaml" for name in ("cpu", "fsdp2", "two-nodes"))
 PATIENCE = 150.0
 SFT: dict[str, Any] = {"dataset": "toy", "steps": 3, "lr": 1e-3, "device": "cpu"}
 STRAIGHT: dict[str, Any] = SETTINGS | {"steps": 3, "scale": "task-ema", "refill": 1, "warmup": 2}
 RUNS: dict[str, dict[str, Any]] = {
     "one-group": SETTINGS | {"groups": 1, "steps": 5},  # the second process never has a sample
     "waves": SETTINGS | {"two_wave": True, "kl": 0.1, "ratio": "sequence", "loss": "sequence", "freeze_vision": False},
+    "again": SETTINGS | {"freeze_vision": False, "gradient_checkpointing": True, "micro_tokens": 300},
     "lora": SETTINGS | {"lora_rank": 4, "lr": 1e-2, "train_subset": 4, "loss": "constant", "steps": 3},
     "sft": SFT | {"groups": 3},
     "sft-one-group": SFT | {"groups": 1},
@@ -46,26 +50,48 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_store.a_store(tmp_path_factory.mktemp("toy") / "store").path
 
 
-def launched(module: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Two processes of a module, on a free port; all of them are killed when they hang."""
-    command = [*TWO, "--main_process_port", "0", "-m", module, *map(str, words)]
-    with subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        try:
-            said, told = process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, said, told)
+def launched(
+    module: str, *words: str | Path, config: Path = CPU, machines: int = 1
+) -> subprocess.CompletedProcess[str]:
+    """Two processes of a module, of one launch or of one on each of two machines, which are this one twice; all of them
+    are killed when they hang."""
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(config),
+        "--num_processes",
+        "2",
+    ]
+    port = "0"
+    if machines > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+    launches = []
+    for rank in range(machines):
+        place = ["--machine_rank", str(rank)] if machines > 1 else []
+        command = [*launcher, *place, "--main_process_port", port, "-m", module, *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        launches.append(subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes))  # type: ignore[call-overload]
+    try:
+        told = [process.communicate(timeout=PATIENCE) for process in launches]
+    finally:
+        for process in launches:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    codes = [process.returncode for process in launches]
+    return subprocess.CompletedProcess(launcher, max(codes, key=abs), *map("".join, zip(*told, strict=True)))
 
 
 @pytest.fixture(scope="module")
 def straight(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `accelerate launch ... strive-train run` left behind, with a checkpoint of each step."""
+    """What `accelerate launch ... strive-train run` on two machines left behind, with a checkpoint of each step."""
     out = tmp_path_factory.mktemp("two") / "straight"
     settings = STRAIGHT | {"checkpoint_every": [1, 9]}
-    done = launched("cli.train", *words_of("run", settings, store, out, "--json"))
+    done = launched("cli.train", *words_of("run", settings, store, out, "--json"), config=MACHINES, machines=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("reward_mean") == 1, "one process reports"
     return out
@@ -82,6 +108,20 @@ def folders(store: Path, straight: Path) -> Path:
     return straight.parent
 
 
+@pytest.fixture(scope="module")
+def spread(store: Path, straight: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with FSDP2: all runs, and one that goes on from a checkpoint of the processes that held all weights."""
+    folder = tmp_path_factory.mktemp("spread")
+    killed_after_a_step(straight, folder / "killed")
+    lines = [words_of("run", STRAIGHT | {"checkpoint_every": [1, 9]}, store, folder / "straight")]
+    lines += [words_of(name, settings, store, folder / name) for name, settings in RUNS.items()]
+    lines += [words_of("run", STRAIGHT, store, folder / "killed", "--resume")]
+    lines += [["held", str(folder / "held.json")]]
+    done = launched("tests.ranks_world", json.dumps(lines), config=SPREAD)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 def killed_after_a_step(run: Path, copy: Path) -> None:
     """A copy of a run as a kill after its second step would have left it, before that step's checkpoint."""
     shutil.copytree(run, copy)
@@ -90,13 +130,14 @@ def killed_after_a_step(run: Path, copy: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_two_processes_are_one(store: Path, straight: Path, tmp_path: Path) -> None:
+def test_two_processes_are_one(store: Path, straight: Path, spread: Path, tmp_path: Path) -> None:
     commands([words_of("run", STRAIGHT, store, tmp_path)])
-    rows = rows_of(straight)
-    assert_near(rows, rows_of(tmp_path))
-    assert_near_weights(straight, tmp_path, 1e-4)
-    assert any(row["grad_norm"] for row in rows[:2]), "nothing was learned before the end"
-    assert any(row["replaced"] for row in rows)
+    for two in (straight, spread / "straight"):
+        rows = rows_of(two)
+        assert_near(rows, rows_of(tmp_path))
+        assert_near_weights(two, tmp_path, 1e-4)
+        assert any(row["grad_norm"] for row in rows[:2]), "nothing was learned before the end"
+        assert any(row["replaced"] for row in rows)
 
 
 @pytest.mark.timeout(300)
@@ -108,20 +149,54 @@ def test_a_resumed_run_of_two_processes_equals_a_straight_one(straight: Path, fo
     assert folder_fingerprint(newest) == folder_fingerprint(expected)
 
 
-def test_one_process_goes_on_with_a_run_of_two(store: Path, straight: Path, tmp_path: Path) -> None:
-    killed_after_a_step(straight, tmp_path / "run")
-    commands([words_of("run", STRAIGHT, store, tmp_path / "run", "--resume")])
-    assert_near(rows_of(tmp_path / "run"), rows_of(straight))
+@pytest.mark.timeout(300)
+def test_a_checkpoint_says_nothing_of_how_weights_were_held(straight: Path, spread: Path) -> None:
+    """FSDP2 goes on with a run of whole weights; its own checkpoints hold the same files, names and types."""
+    assert_near(rows_of(spread / "killed"), rows_of(straight))
+    assert_near_weights(spread / "killed", straight, 1e-4)
+    newest, expected = newest_whole(spread / "straight"), newest_whole(straight)
+    assert newest
+    assert expected
+    assert {f.name for f in newest.iterdir()} == {f.name for f in expected.iterdir()}
+    for file in newest.glob("*.json"):
+        assert file.read_bytes() == (expected / file.name).read_bytes()
+    mine, its = (load(folder)[1]["learner"]["optimizer"]["state"] for folder in (newest, expected))
+    assert mine.keys() == its.keys()
+    for place, values in its.items():
+        for name, value in values.items():
+            assert type(mine[place][name]) is type(value)
+            assert (mine[place][name] - value).abs().max() < 1e-5
+
+
+@pytest.mark.timeout(300)
+def test_a_process_holds_its_share_between_steps(spread: Path) -> None:
+    """Half of the weights and of the moments; in a step all weights, and after it half of them again."""
+    both = json.loads((spread / "held.json").read_text())
+    [total] = {one[0] for one in both}
+    for column, expected in ((1, total), (2, 2 * total), (3, total), (4, total)):
+        assert sum(one[column] for one in both) == expected
+    assert all(abs(one[1] / total - 0.5) < 0.01 for one in both)
+
+
+@pytest.mark.timeout(300)
+def test_one_process_goes_on_with_a_run_of_two(store: Path, straight: Path, spread: Path, tmp_path: Path) -> None:
+    for number, two in enumerate((straight, spread / "straight")):
+        killed_after_a_step(two, tmp_path / str(number))
+        commands([words_of("run", STRAIGHT, store, tmp_path / str(number), "--resume")])
+        assert_near(rows_of(tmp_path / str(number)), rows_of(straight))
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", list(RUNS))
-def test_two_processes_are_one_whatever_is_trained(store: Path, folders: Path, tmp_path: Path, name: str) -> None:
+def test_two_processes_are_one_whatever_is_trained(
+    store: Path, folders: Path, spread: Path, tmp_path: Path, name: str
+) -> None:
     commands([words_of(name, RUNS[name], store, tmp_path)])
-    rows = rows_of(folders / name)
-    assert_near(rows, rows_of(tmp_path))
-    assert any(row["grad_norm"] for row in rows), "nothing was learned"
-    assert_near_weights(folders / name, tmp_path, RUNS[name]["lr"])
+    for two in (folders / name, spread / name):
+        rows = rows_of(two)
+        assert_near(rows, rows_of(tmp_path))
+        assert any(row["grad_norm"] for row in rows), "nothing was learned"
+        assert_near_weights(two, tmp_path, RUNS[name]["lr"])
 
 
 @pytest.mark.timeout(300)
@@ -186,11 +261,25 @@ def test_buckets_hold_every_tensor_once_and_no_more_than_they_may(sizes: list[in
     assert all(len(b) == 1 or sum(t.numel() for t in b) <= most for b in found)
 
 
-def test_a_model_that_is_split_is_refused() -> None:
+def test_a_launch_for_something_else_is_refused() -> None:
     from accelerate.utils import DistributedType
 
     class Launch:
-        distributed_type = DistributedType.FSDP
+        distributed_type = DistributedType.DEEPSPEED
 
-    with pytest.raises(UserError, match="FSDP: is not supported yet"):
+    with pytest.raises(UserError, match="DEEPSPEED: weights are whole in every process, or spread by FSDP2"):
         ranks_of(cast(Any, Launch()))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fsdp_version": 1}, "fsdp_version: 1: expected 2"),
+        ({"cpu_offload": True}, "fsdp_offload_params: true"),
+        ({"activation_checkpointing": True}, "--set gradient_checkpointing=true"),
+        ({"cpu_ram_efficient_loading": True}, "every process reads the policy itself"),
+    ],
+)
+def test_settings_of_fsdp_that_a_run_would_not_follow_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_plugin(FullyShardedDataParallelPlugin(**({"fsdp_version": 2} | given)))

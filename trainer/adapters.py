@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from trainer.identity import ADAPTER_FILE, adapted_fingerprint, base_of
@@ -98,9 +98,13 @@ def attach(policy: Policy, folder: Path) -> Policy:
     return policy
 
 
-def save(policy: Policy, folder: Path) -> None:
-    """Write a policy, or its adapter alone when it has one, so that equal weights give equal files."""
-    policy.save(folder)
+def save(policy: Policy, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a policy, or its adapter alone when it has one, so that equal weights give equal files.
+
+    Args:
+        weights: see `Policy.save`.
+    """
+    policy.save(folder, weights)
     file = folder / ADAPTER_FILE
     if file.is_file():  # peft writes sets, whose order changes from process to process
         content = json.loads(file.read_text(encoding="utf-8"))

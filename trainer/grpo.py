@@ -36,6 +36,7 @@ from trainer.reference import reference_of
 from trainer.rollout import Sampled
 from trainer.stream import Group
 from trainer.taskscale import TaskScale
+from trainer.weights import weights_of
 
 __all__ = ["Trainer", "live_rows"]
 
@@ -53,8 +54,8 @@ class Trainer:
         self.clock, self.turns = Clock(), Counter[str]()
         if config.freeze_vision:
             policy.family.vision(policy.model).requires_grad_(False)
-        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
-        self.optimizer = optimizer_of(self.parameters, config)
+        self.weights = weights_of(policy, ranks)
+        self.optimizer = optimizer_of(self.weights.trained, config)
         self.scheduler = scheduler_of(self.optimizer, config)
         self.passes = Passes(policy, config.micro_tokens, config.freeze_vision, accelerator.autocast)
         self.context = policy.model.config.get_text_config().max_position_embeddings
@@ -79,9 +80,10 @@ class Trainer:
         return step_metrics([*gone, *there], update, self.clock.seconds) | {"replaced": len(gone)}
 
     def begin(self, feed: Feed) -> list[Group]:
-        """This process's groups of a step, taken from the stream."""
+        """This process's groups of a step, taken from the stream, and all weights to look at them with."""
         self.clock, self.turns = Clock(), Counter()
         self.passes.clear()
+        self.weights.gather()
         with self.clock.phase("stream"):
             return feed.take(self.config.groups)
 
@@ -254,8 +256,8 @@ class Trainer:
             sums["approx_kl"] += share * approx_kl(logp, old)
             if start is not None:
                 sums["kl"] += share * k3(logp.detach(), start).mean().item()
-        self.ranks.sum_gradients(self.parameters)
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, c.max_grad_norm))
+        self.weights.sum_gradients()
+        norm = self.weights.clip(c.max_grad_norm)
         found: dict[str, float | None] = {**self.ranks.summed(sums), "grad_norm": norm}
         if is_finite(found):
             self.optimizer.step()
@@ -284,7 +286,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything beside the weights and the place in the stream that the next step depends on."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.weights.optimizer_state(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "scales": self.scales.state_dict(),
             "rng": checkpoint.rng_state(),
@@ -292,7 +294,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.weights.load_optimizer(self.optimizer, state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scales.load_state_dict(state["scales"])
         checkpoint.restore_rng(state["rng"])

@@ -24,12 +24,15 @@ from trainer.policy import Policy
 from trainer.ranks import Ranks, ranks_of
 from trainer.stream import Stream
 from trainer.trackers import Trackers, check_trackers
+from trainer.weights import Weights
 
 CONFIG_FILE, METRICS_FILE = "config.json", "metrics.jsonl"
 
 
 class Learner(Protocol):
     """What takes the steps."""
+
+    weights: Weights
 
     def step(self, step: int, feed: Feed) -> dict[str, Any]:
         """One update on the next groups, and its row of metrics. Raises NotFiniteError when it is broken."""
@@ -113,7 +116,7 @@ def train(
                 asked = stopped(stop, ranks)
                 due = config.checkpoint_every[0] and (step + 1) % config.checkpoint_every[0] == 0
                 if asked or due or step + 1 == config.steps:
-                    latest = saved(config, step + 1, policy, {"learner": one.state(), "position": feed.position}, ranks)
+                    latest = saved(config, step + 1, policy, one, feed.position, ranks)
                 if asked:
                     break
     return Ended(latest, stop, ranks.main)
@@ -169,11 +172,15 @@ def written(config: Settings, done: int, shown: LiveLine, ranks: Ranks) -> Itera
         yield write
 
 
-def saved(config: Settings, step: int, policy: Policy, state: dict[str, Any], ranks: Ranks) -> Path:
+def saved(config: Settings, step: int, policy: Policy, one: Learner, position: int, ranks: Ranks) -> Path:
     """The checkpoint of a step, written by the main process; all wait until it is whole."""
+    state = {"learner": one.state(), "position": position}
+    weights = one.weights.to_save()
     if ranks.main:
         return ranks.gathered(
-            checkpoint.save(config.out, step, lambda to: adapters.save(policy, to), state, config.checkpoint_every[1])
+            checkpoint.save(
+                config.out, step, lambda to: adapters.save(policy, to, weights), state, config.checkpoint_every[1]
+            )
         )[0]
     first: Path = ranks.gathered(Path())[0]
     return first

@@ -132,9 +132,13 @@ class Policy:
         """Whether prompts can be run once for rollout and loss: the model's layers are known to `text_model`."""
         return text_model(self.model) is not None
 
-    def save(self, folder: Path) -> None:
-        """Write weights, config and processor as a folder that `load_policy` and transformers open."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write weights, config and processor as a folder that `load_policy` and transformers open.
+
+        Args:
+            weights: all of them by name, where the model holds shares of them alone.
+        """
+        self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)
 
     def prepare(self, requests: Sequence[Request]) -> list[Request]:

@@ -28,7 +28,7 @@ BUCKET = 1 << 25  # numbers of a gradient that travel at a time, at least one te
 
 PATIENCE = 10.0  # seconds that a process that failed tries to say so before it ends, by which the others notice too
 
-_PLAIN = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+_KNOWN = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
 
 
 class PeerError(UserError):
@@ -105,16 +105,22 @@ class Ranks:
         known = self.gathered([p.grad is not None for p in parameters])
         wanted = [p for p, *has in zip(parameters, *known, strict=True) if any(has)]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in wanted]
-        try:
+        with self.together():
             for bucket in buckets(gradients, BUCKET):
                 flat = torch.cat([g.reshape(-1) for g in bucket])
                 distributed.all_reduce(flat)
                 for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
                     gradient.copy_(part.view_as(gradient))
-        except RuntimeError as error:
-            raise self._gone(error) from error
         for parameter, gradient in zip(wanted, gradients, strict=True):
             parameter.grad = gradient
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what all processes exchange at once. Raises PeerError where another one has gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._gone(error) from error
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
@@ -166,13 +172,13 @@ def ranks_of(accelerator: Accelerator) -> Ranks:
     """The processes that `accelerate launch` started, or the only one.
 
     Raises:
-        UserError: started for FSDP, DeepSpeed or something else that splits a model.
+        UserError: started for DeepSpeed, or something else that a run cannot follow.
     """
-    if accelerator.distributed_type not in _PLAIN:
+    if accelerator.distributed_type not in _KNOWN:
         raise UserError(
             f"a launch for {accelerator.distributed_type.value}",
-            "is not supported yet: every process holds the whole model",
-            "choose no FSDP and no DeepSpeed in `accelerate config`, or give --num_processes alone",
+            "weights are whole in every process, or spread by FSDP2",
+            "take one of the files in docs/accelerate, or give --num_processes alone",
         )
     if accelerator.num_processes == 1:
         return ALONE

@@ -24,6 +24,7 @@ from trainer.packing import Row, Segment, micro_batches, pack
 from trainer.policy import Policy
 from trainer.ranks import ALONE, Ranks
 from trainer.stream import Group, Stream
+from trainer.weights import Weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,21 @@ def sft_step(
     max_grad_norm: float,
     token_budget: int = 1 << 20,
     autocast: bool = False,
-    ranks: Ranks = ALONE,
+    weights: Weights | None = None,
 ) -> dict[str, float]:
     """One optimizer step on the mean token loss over all response tokens of `rows`, of all processes together.
 
     Args:
         features: vision features of each row, of a frozen tower. None: encoded here, with gradient where it learns.
         token_budget: padded tokens of a micro-batch. autocast: bfloat16 arithmetic on float32 weights.
-        ranks: the processes that share the step, each with rows of its own; one may have none.
+        weights: of the policy, and the processes that share the step, each with rows of its own; one may have none.
+            Default: this process alone.
 
     Returns:
         loss (nats a token), grad_norm (before clipping), tokens. When one is not finite nothing was changed.
     """
+    weights = weights or Weights(policy)
+    ranks = weights.ranks
     total = sum(ranks.gathered(sum(len(s.tokens) - s.skip for r in rows for s in r.segments)))
     loss_sum = 0.0
     optimizer.zero_grad(set_to_none=True)
@@ -101,10 +105,9 @@ def sft_step(
         loss = -logp.sum() / total
         loss.backward()
         loss_sum += loss.item()
-    parameters = [p for p in policy.model.parameters() if p.requires_grad]
-    ranks.sum_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    found = {**ranks.summed({"loss": loss_sum}), "grad_norm": float(norm), "tokens": float(total)}
+    weights.sum_gradients()
+    norm = weights.clip(max_grad_norm)
+    found = {**ranks.summed({"loss": loss_sum}), "grad_norm": norm, "tokens": float(total)}
     if is_finite(found):
         optimizer.step()
     return found
@@ -137,12 +140,14 @@ class Student:
         self.config, self.policy, self.ranks = config, policy, ranks
         if config.freeze_vision:
             policy.family.vision(policy.model).requires_grad_(False)
-        self.optimizer = optimizer_of([p for p in policy.model.parameters() if p.requires_grad], config)
+        self.weights = weights_of(policy, ranks)
+        self.optimizer = optimizer_of(self.weights.trained, config)
         self.scheduler = scheduler_of(self.optimizer, config)
 
     def step(self, step: int, feed: Feed) -> dict[str, Any]:
         """One update on the right answers of the next groups."""
         clock = Clock()
+        self.weights.gather()
         with clock.phase("stream"):
             groups = feed.take(self.config.groups)
         with clock.phase("prompts"):
@@ -155,7 +160,7 @@ class Student:
                 max_grad_norm=self.config.max_grad_norm,
                 token_budget=self.config.micro_tokens,
                 autocast=self.config.precision == "bf16",
-                ranks=self.ranks,
+                weights=self.weights,
             )
         if not is_finite(found):
             batch = [{"sample_id": g.sample["sample_id"]} | lesson_record(g) for g in groups]
@@ -166,14 +171,14 @@ class Student:
     def state(self) -> dict[str, Any]:
         """Everything beside the weights and the place in the stream that the next step depends on."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.weights.optimizer_state(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "rng": checkpoint.rng_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.weights.load_optimizer(self.optimizer, state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         checkpoint.restore_rng(state["rng"])
 
