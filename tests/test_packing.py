@@ -11,9 +11,10 @@ from tests.tiny_policy import exact_policy, full_row, prompts, some_responses, v
 from trainer.advantage import EPSILON, joint_advantages
 from trainer.config import RunConfig
 from trainer.families import Prompt
-from trainer.grpo import Trainer, live_rows
+from trainer.grpo import Trainer
 from trainer.packing import Row, Segment, micro_batches, pack
 from trainer.policy import Policy
+from trainer.pools import live_rows
 from trainer.rollout import Sampled
 
 TEMPERATURE = 0.7

@@ -280,6 +280,9 @@ def test_a_launch_for_something_else_is_refused() -> None:
         ({"cpu_ram_efficient_loading": True}, "every process reads the policy itself"),
     ],
 )
-def test_settings_of_fsdp_that_a_run_would_not_follow_are_refused(given: dict[str, Any], message: str) -> None:
+def test_settings_of_fsdp_that_a_run_would_not_follow_are_refused(
+    given: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "False")  # the plugin sets it; it is put back
     with pytest.raises(UserError, match=message):
         check_plugin(FullyShardedDataParallelPlugin(**({"fsdp_version": 2} | given)))

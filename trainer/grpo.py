@@ -29,7 +29,7 @@ from trainer.optimizer import optimizer_of, scheduler_of
 from trainer.packing import pack
 from trainer.passes import Passes
 from trainer.policy import Policy
-from trainer.pools import Drawn, LiveRow, Pool, live_rows, old_logprobs, rows_on_anchors, rows_on_own_views, waves
+from trainer.pools import Drawn, LiveRow, Pool, old_logprobs, rows_on_anchors, rows_on_own_views, waves
 from trainer.ranks import ALONE, Ranks
 from trainer.record import describe_batch, step_metrics, tally
 from trainer.reference import reference_of
@@ -37,8 +37,6 @@ from trainer.rollout import Sampled
 from trainer.stream import Group
 from trainer.taskscale import TaskScale
 from trainer.weights import weights_of
-
-__all__ = ["Trainer", "live_rows"]
 
 
 class Trainer:
