@@ -1,6 +1,7 @@
 """The evidence: a tiny one is whole, the same twice, and goes on where it was stopped; its judgement by itself."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def test_a_reader_finds_folder_settings_and_seed_of_every_run(whole: tuple[Path,
     for run in runs_of(TINY, beyond=False):
         assert f"| {run.name} | results/runs/{run.name} | {run.seed} |" in text
         command = next(line for line in text.splitlines() if f"--out results/runs/{run.name} " in line)
-        assert any(set(command.split()) <= set(words) for words in typed)
+        assert any(set(shlex.split(command)) <= set(words) for words in typed)
         config = json.loads((folder / f"results/runs/{run.name}/config.json").read_text())
         assert config["seed"] == run.seed and config["steps"] == TINY.steps
 

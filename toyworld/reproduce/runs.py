@@ -18,7 +18,7 @@ from trainer.loop import CONFIG_FILE, METRICS_FILE
 from trainer.metrics import read_rows
 from trainer.provenance import FILE, dataset_state
 
-CHECKPOINTS = {"checkpoint_every": 20, "keep_checkpoints": 1}
+CHECKPOINTS = {"checkpoint_every": [20, 1]}
 OPTIONS = frozenset(
     {
         *("dataset", "tag", "variants", "view", "responses", "groups", "steps", "seed", "temperature", "lr"),

@@ -104,7 +104,7 @@ class Workplace:
         with self._mutex:
             if self._stop.is_set():
                 raise CommandError(shlex.join(words), "was not begun, since another failed", "see the message above")
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - the program's own words
                 program, stdout=subprocess.PIPE, stderr=told, env={**os.environ, **STEADY}, pass_fds=[self.lock_fd]
             )
             self._children.add(child)
