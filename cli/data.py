@@ -10,12 +10,12 @@ from cli.evidence import evaluate_scorer
 from cli.exports import export
 from cli.frames import cache_frames
 from cli.ingest import ingest
+from cli.optimize import optimize
 from cli.options import STORE, Json, StorePath
 from cli.report import report
 from cli.scoring import score_frames
 from cli.search import duplicates, leaks, search
 from cli.sources import sources
-from cli.storage import Program
 from cli.summary import diff
 from cli.summary import show as show_summary
 from cli.variants import build_variants, show
@@ -29,7 +29,9 @@ from pipeline.store import Store
 
 PROGRAM = "strive-data"
 
-app = Program(name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -60,6 +62,7 @@ app.command("diff")(diff)
 app.command("report")(report)
 app.command("export")(export)
 app.command("verify")(verify)
+app.command("optimize")(optimize)
 
 
 @app.command()
@@ -98,6 +101,9 @@ def status(store: StorePath = STORE, json: Json = False) -> None:
         output.print_table("questions scored", ["samples", "split into windows", "tokens cut"], [list(asked.values())])
     if found["waiting"]:
         output.print_table("samples without their videos", ["source", "samples"], list(found["waiting"].items()))
+    if found["optimize"]:
+        rows = [[name, ", ".join(reasons)] for name, reasons in found["optimize"].items()]
+        output.print_table(f"it pays: strive-data optimize --store {store}", ["table", "why"], rows)
 
 
 @app.command()

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.options import STORE, StorePath
 from pipeline.errors import UserError
 from toyworld import POLICY
 from trainer.device import resolve_device
@@ -15,7 +14,7 @@ DEFAULT_DATASET = "default"
 
 
 def evaluate(
-    store: StorePath = STORE,
+    store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("strive-store"),
     dataset: Annotated[
         str | None, typer.Option(help="Curated dataset to answer. Default, without --split: default.")
     ] = None,

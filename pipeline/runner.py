@@ -232,6 +232,7 @@ class _Waiting:
     def __init__(self, stage: Stage, store: Store, begun: float) -> None:
         self.stage, self.store, self.begun = stage, store, begun
         self.rows: list[pa.Table] = []
+        self.bytes = 0
         self.fragments: list[str] = []
         self.left_out: list[dict[str, Any]] = []
         self.last = time.monotonic()
@@ -240,18 +241,19 @@ class _Waiting:
     def add(self, outcome: Outcome) -> None:
         if outcome.rows is not None and outcome.rows.num_rows:
             self.rows.append(outcome.rows)
+            self.bytes += outcome.rows.nbytes
         self.fragments += [fragment for written in outcome.written for fragment in written.fragments]
         self.left_out += [_quarantine_row(self.stage.name, failure, False) for failure in outcome.failures]
         self.left_out += [_quarantine_row(self.stage.name, note, True) for note in outcome.notes]
         now = time.monotonic()
         patience = min(max(_COMMIT_SHARE * (now - self.begun), _COMMIT_S[0]), _COMMIT_S[1])
-        if now - self.last >= patience or sum(rows.nbytes for rows in self.rows) >= _COMMIT_BYTES:
+        if now - self.last >= patience or self.bytes >= _COMMIT_BYTES:
             self.commit()
 
     def commit(self) -> None:
         # Taken out first: if a commit fails, the clean-up must not try the same rows again.
         rows, fragments, left_out = self.rows, self.fragments, self.left_out
-        self.rows, self.fragments, self.left_out = [], [], []
+        self.rows, self.fragments, self.left_out, self.bytes = [], [], [], 0
         if left_out:  # first: rows must never be seen without the note that says what is missing from them
             self.store.append("quarantine", pa.Table.from_pylist(left_out, schema=QUARANTINE))
         if rows:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.framereader import FrameReader
+from pipeline.optimize import worth
 from pipeline.schemas import TABLES, WAITING
 from pipeline.store import Store
 
@@ -20,8 +21,8 @@ def status(store: Store) -> dict[str, Any]:
         {"store", "tables": {name: {"rows", "items", "fingerprints", "stale", "bytes"}}, "curated": {name: {"rows",
         "tags", "stale", "bytes"}}, "rejected": {source: {reason: count}} (rows of annotations), "waiting": {source:
         samples whose videos are not here}, "quarantine": {stage: {reason: count}}, "notes": {stage: {what: count}}
-        (items whose rows are kept, but not whole), "bytes"}. A row is stale when what it was made from is gone or has
-        changed; running its stage again replaces it.
+        (items whose rows are kept, but not whole), "optimize": {table: why `strive-data optimize` pays}, "bytes"}. A
+        row is stale when what it was made from is gone or has changed; running its stage again replaces it.
     """
     checks: dict[str, Callable[[Store], int]] = {
         "samples": _stale_samples,
@@ -54,6 +55,7 @@ def status(store: Store) -> dict[str, Any]:
         "waiting": _waiting(store),
         "quarantine": left_out,
         "notes": _quarantine(store, kept=True),
+        "optimize": worth(store),
         "bytes": store.total_bytes(),
     }
 

@@ -102,7 +102,7 @@ def train(
             position = state["position"]
         if ranks.main:
             begun_from = begun(config, policy, bool(latest))
-            dataset = provenance.dataset_state(store, config.dataset, config.tag, source.rows)
+            dataset = provenance.dataset_state(store, config.dataset, config.tag, source.rows.without("variants"))
             provenance.record(config.out, dataset, begun_from, done)
             write_settings(config, settings)
         with (

@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,7 +45,7 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def dataset_state(store: Store, name: str, tag: str | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def dataset_state(store: Store, name: str, tag: str | None, rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     """Which samples a run learns from: name, tag (of the newest version when none was asked for), fingerprint, count.
 
     Args:

@@ -1,7 +1,7 @@
 """The stream of a curated dataset: which samples a step sees, and their prebuilt views. Never opens a video file."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.rewards import duration_of
 from pipeline.sources import is_evaluation
 from pipeline.store import Store
 from pipeline.views import View, load_view
+from trainer.rows import Rows
 
 ANCHOR, FIRST_IMPORTANCE = 0, 1  # variant numbers
 
@@ -76,7 +77,7 @@ def video_durations(store: Store) -> dict[str, float]:
     return dict(zip(table["video_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True))
 
 
-def refuse_evaluation(dataset: str, rows: Sequence[dict[str, Any]]) -> None:
+def refuse_evaluation(dataset: str, rows: Iterable[dict[str, Any]]) -> None:
     """Keep evaluation data out of training.
 
     Raises:
@@ -128,29 +129,26 @@ class Stream:
         seed: int,
         allow_eval: bool = False,
     ) -> None:
-        self.rows: list[dict[str, Any]] = store.curated(dataset, tag).to_pylist()
+        self.rows = Rows(store.curated(dataset, tag))
         self.reader = FrameReader(store)
         self.durations = video_durations(store)
-        self.weights = np.array([row["weight"] for row in self.rows], np.float64)
+        self.weights = np.array(self.rows.column("weight"), np.float64)
         self.count, self.view, self.groups, self.seed = count, view, groups, seed
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
         self._check(dataset)
         if not allow_eval:
-            refuse_evaluation(dataset, self.rows)
+            refuse_evaluation(dataset, self.rows.without("variants"))
 
     def _check(self, dataset: str) -> None:
         if not self.rows:
             raise UserError(f"curated dataset {dataset!r}", "holds no sample", "loosen `strive-data select --min-var`")
-        known = set(self.reader.videos)
-        gone = [r for r in self.rows if r["video_id"] not in known]
-        stale = [
-            r
-            for r in self.rows
-            if r["video_id"] in known and self.reader.fingerprint(r["video_id"]) != r["frames_fingerprint"]
-        ]
+        made = list(zip(self.rows.column("video_id"), self.rows.column("frames_fingerprint"), strict=True))
+        gone = sum(video not in self.reader for video, _ in made)
+        stale = sum(video in self.reader and self.reader.fingerprint(video) != print_ for video, print_ in made)
         if gone or stale:
             raise UserError(
-                f"curated dataset {dataset!r}: {len(gone)} samples without cached frames, "
-                f"{len(stale)} with frames cached under other settings",
+                f"curated dataset {dataset!r}: {gone} samples without cached frames, "
+                f"{stale} with frames cached under other settings",
                 "expected the frames that its views were built on",
                 "run cache-frames, score-frames, build-variants and select again",
             )
@@ -164,7 +162,7 @@ class Stream:
         return [self._group(*divmod(p, len(self.rows))) for p in positions]
 
     def _group(self, epoch: int, place: int) -> Group:
-        row = self.rows[int(weighted_order(self.seed, epoch, self.weights)[place])]
+        row = self.rows[int(self._ordered(epoch)[place])]
         by_number = {v["variant"]: v for v in row["variants"]}
         numbers = chosen_variants(list(by_number), self.count, self.view)
         views = [
@@ -182,6 +180,14 @@ class Stream:
                 v = by_number[number]
                 found.add((row["video_id"], tuple(v["indices"]), tuple(v["crop"]), v["scale"]))
         return len(found)
+
+    def _ordered(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The order of an epoch, computed once: as long as the dataset, it would cost more than reading a group."""
+        known, order = self._order
+        if known != epoch:
+            order = weighted_order(self.seed, epoch, self.weights)
+            self._order = epoch, order
+        return order
 
     def batches(self, first: int, last: int) -> Iterator[tuple[int, list[Group]]]:
         """Steps first..last-1, the next one read while the present one trains (Lance releases the GIL)."""

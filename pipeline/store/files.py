@@ -40,9 +40,11 @@ def opened(table: Location) -> Any:
         raise _damaged(table, error) from error
 
 
-def read(table: Location, dataset: Any, columns: list[str], filter: str | None) -> pa.Table:
+def read(
+    table: Location, dataset: Any, columns: list[str], filter: str | None, with_row_address: bool = False
+) -> pa.Table:
     """Some columns of some rows. Raises UserError: a file of the table is damaged."""
-    options: dict[str, Any] = {"columns": columns, "filter": filter}
+    options: dict[str, Any] = {"columns": columns, "filter": filter, "with_row_address": with_row_address}
     if "pixels" in columns:
         options |= {"batch_size": _PIXEL_BATCH, "batch_readahead": 2, "io_buffer_size": 64 << 20}
     try:

@@ -12,14 +12,13 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from pipeline.store.seals import Seal, digest, files_of, seal, seals
+from pipeline.store.seals import Seal, digest, files_of, seals
 from pipeline.store.snapshot import pages
 
 _VERSIONS = "_versions"
 _PIXEL_BATCH, _LARGE_BATCH = 64, 256
 _FRAME = ["video_id", "index", "checksum"]
 _LARGE = {"embeddings", "scores", "indices"}  # columns of which few rows are held at once
-_ROWS_A_DELETE = 10_000
 TORN, MISSING, SHORT, CHANGED, UNREADABLE = (
     "torn version",
     "missing file",
@@ -168,15 +167,6 @@ def drop_fragments(path: Path, numbers: Sequence[int]) -> None:
     dataset = lance.dataset(str(path))
     gone = lance.LanceOperation.Delete([], sorted(numbers), "damaged")
     lance.LanceDataset.commit(str(path), gone, read_version=dataset.version)
-
-
-def drop_rows(path: Path, addresses: Sequence[int]) -> None:
-    """Remove rows by where they lie, in one commit for each ten thousand of them."""
-    rows = sorted(int(address) for address in addresses)
-    for i in range(0, len(rows), _ROWS_A_DELETE):
-        listed = ", ".join(map(str, rows[i : i + _ROWS_A_DELETE]))
-        lance.dataset(str(path)).delete(f"_rowaddr IN ({listed})")
-        seal(path, lance.dataset(str(path)))
 
 
 def forget_tag(path: Path, tag: str) -> None:

@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,12 +88,11 @@ class Lease:
         )
 
     def release(self) -> None:
-        """End it, so that the next writer need not wait. Of a store that does not answer it ends by itself."""
+        """End it, so that the next writer need not wait."""
         self._stop.set()
         self._thread.join()
         if not self._lost_to:
-            with suppress(UserError, OSError, ValueError, RuntimeError):
-                self._write(replace(self._holder, until=time.time(), ended=True))
+            self._write(replace(self._holder, until=time.time(), ended=True))
 
     def _beat(self) -> None:
         while not self._stop.wait(self._last_s / 4):
@@ -105,7 +103,7 @@ class Lease:
                     self._lost_to = f"{other.who} took it over" if other else "another took it over"
                     return
                 self._write(replace(self._holder, until=time.time() + self._last_s))
-            except (UserError, OSError, ValueError, RuntimeError):
+            except (UserError, OSError, ValueError):
                 continue  # tried again; `check` says when it is too late
             self._safe_until = before + self._last_s * 2 / 3
 

@@ -17,20 +17,17 @@ from lance.fragment import FragmentMetadata
 
 from pipeline.errors import UserError
 from pipeline.schemas import CURATED, KEYS, STORE_VERSION, TABLES, VERDICTS
-from pipeline.stage import Key, key_filters
+from pipeline.stage import Key
 from pipeline.store import history, objects
 from pipeline.store.files import FORMAT, exists, folder_bytes, opened, read, room, scanned, sealed, size, typed, written
 from pipeline.store.location import Location, locate
 from pipeline.store.lock import holding
-from pipeline.store.seals import forget_gone
+from pipeline.store.rows import addresses_of, drop_rows
 from pipeline.store.snapshot import Snapshot
 from pipeline.store.tagged import Tagged
+from pipeline.store.upkeep import LARGE, PIECES, VERSIONS, clean, compact
 
 _WRITE_CACHE = 1 << 20  # bytes that wait for their page; with Lance's default, memory grows with what is written
-_LARGE = ("frames", "frame_embeddings")  # written in large pieces: rewriting them would cost more than it saves
-_FRAGMENTS = 64  # a table of small rows in more pieces than this is compacted
-_VERSIONS = 256  # more old versions than this are removed, except tagged and recent ones
-_RECENT = datetime.timedelta(hours=1)  # readers may still be on a version this young
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -182,8 +179,11 @@ class Store:
 
     def remove_items(self, name: str, keys: Iterable[Key], scope: str | None = None) -> None:
         """Remove all rows of these items, within an SQL filter."""
-        for either in key_filters(KEYS[name], keys):
-            self.delete(name, f"({either}) AND ({scope})" if scope else either)
+        wanted, place = list(keys), self.table_at(name)
+        with self.writing():
+            dataset = opened(place) if wanted else None
+            if dataset is not None:
+                drop_rows(place, addresses_of(place, dataset, KEYS[name], wanted, scope))
 
     def tidy(self, name: str, reclaim: bool = False, running: bool = False) -> None:
         """Join small pieces when there are many, and drop old versions when there are many or on `reclaim`.
@@ -196,13 +196,11 @@ class Store:
             dataset = opened(place)
             if dataset is None:
                 return
-            if name not in _LARGE and len(dataset.get_fragments()) > _FRAGMENTS:
-                dataset.optimize.compact_files()
-            if reclaim or len(objects.files(place / "_versions")) > _VERSIONS:
+            if name not in LARGE and len(dataset.get_fragments()) > PIECES:
+                compact(place, dataset, large=False)
+            if reclaim or len(objects.files(place / "_versions")) > VERSIONS:
                 # The lock says that nobody is committing, but workers may have files that wait for their commit.
-                dataset.cleanup_old_versions(_RECENT, delete_unverified=not running, error_if_tagged_old_versions=False)
-                if place.local:
-                    forget_gone(place.path)
+                clean(place, dataset, unverified=not running)
             sealed(place, opened(place))
 
     def bytes(self, name: str) -> int:
@@ -233,9 +231,13 @@ class Store:
         """The folder that a curated dataset lies in. Raises UserError: a bad name, or it lies on an object store."""
         return self.curated_at(name).path
 
+    def verdicts_at(self, name: str) -> Location:
+        """Where the verdicts of a curated dataset lie. Raises UserError: the name cannot be a folder's."""
+        return self._named("verdicts", name)
+
     def verdicts_path(self, name: str) -> Path:
         """The folder that its verdicts lie in. Raises UserError: a bad name, or they lie on an object store."""
-        return self._named("verdicts", name).path
+        return self.verdicts_at(name).path
 
     def curated_names(self) -> list[str]:
         """Names of the curated datasets, sorted."""
@@ -340,7 +342,7 @@ class Store:
         return found
 
     def _verdicts(self, name: str) -> Tagged:
-        return Tagged(self._named("verdicts", name), VERDICTS)
+        return Tagged(self.verdicts_at(name), VERDICTS)
 
     def _named(self, kind: str, name: str) -> Location:
         if not _NAME.fullmatch(name):

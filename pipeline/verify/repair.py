@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.store import Store
-from pipeline.store.health import drop_fragments, drop_rows, forget_tag, set_aside
+from pipeline.store.health import drop_fragments, forget_tag, set_aside
+from pipeline.store.location import locate
+from pipeline.store.rows import drop_rows
 from pipeline.verify.findings import Verdict
 
 ASIDE = "aside"  # folder of a store for files that were torn
@@ -42,7 +44,7 @@ def repair(store: Store, verdict: Verdict) -> list[str]:
         for table in dict.fromkeys(finding.table for finding in verdict.findings if len(finding.drop)):
             rows = [finding.drop for finding in verdict.findings if finding.table == table]
             addresses = np.unique(np.concatenate(rows))
-            drop_rows(place_of(store, table), addresses.tolist())
+            drop_rows(locate(place_of(store, table)), addresses)
             done.append(f"{table}: {len(addresses)} rows dropped")
     return done
 
