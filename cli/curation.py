@@ -9,7 +9,18 @@ import typer
 
 import toyworld
 from cli import output
-from cli.options import STORE, Device, Json, Retry, StorePath, Workers
+from cli.options import (
+    STORE,
+    Address,
+    Device,
+    Engine,
+    Gpus,
+    Json,
+    Retry,
+    StorePath,
+    Workers,
+    chosen_engine,
+)
 from pipeline.errors import UserError
 from pipeline.store import Store
 from trainer.device import check_device
@@ -181,6 +192,9 @@ def select(
     ] = 0,
     device: Device = "auto",
     workers: Workers = 0,
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_worker: Gpus = None,
     retry_quarantined: Retry = False,
     as_json: Json = False,
 ) -> None:
@@ -191,6 +205,7 @@ def select(
     from pipeline.probes import Sampling
     from pipeline.rewards import RewardRule
 
+    computing = chosen_engine(engine, address, gpus_per_worker, device)
     joined = RewardRule.parse(reward)
     if blind_draws is None:
         blind_draws = draws if max_blind_acc is not None else 0
@@ -229,22 +244,24 @@ def select(
             raise UserError(folder, "the toy world's policy is not there", "make toyworld-weights")
         identity, shown = policy_fingerprint(folder), Path(folder).name if Path(folder).exists() else folder
         load, place = partial(_loaded, folder), check_device(device)
-    asker = Asker(
-        load,
-        identity,
-        sampling,
-        adaptive=not fixed,
-        draw=not ledger_only,
-        batch=max(8, concurrency) if endpoint else 8,
-        workers=workers,
-        device=place,
-        progress=output.Bar(),
-        retry_quarantined=retry_quarantined,
-    )
     if not as_json:
         output.note(f"rule in force: {rule.text()}")
     typed = output.typed("strive-data")
-    report = curate.select(opened, plan, rule, asker, policy_name=shown, command=typed, commands=opened.commands())
+    with computing as crew:
+        asker = Asker(
+            load,
+            identity,
+            sampling,
+            adaptive=not fixed,
+            draw=not ledger_only,
+            batch=max(8, concurrency) if endpoint else 8,
+            workers=workers,
+            device=place,
+            engine=crew,
+            progress=output.Bar(),
+            retry_quarantined=retry_quarantined,
+        )
+        report = curate.select(opened, plan, rule, asker, policy_name=shown, command=typed, commands=opened.commands())
     opened.remember(typed)
     next_command = f"strive-train run --store {store} --dataset {report.name}"
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.options import STORE, Json, StorePath
+from cli.options import STORE, Address, Engine, Json, StorePath, chosen_engine
 from pipeline.errors import UserError
 from pipeline.frames import JPEG_SHARE, CacheFrames, estimate_bytes
 from pipeline.runner import run
@@ -25,6 +25,8 @@ def cache_frames(
     ] = None,
     codec: Annotated[str, typer.Option(help="raw (fastest to read) or jpeg (about 15 times smaller).")] = "raw",
     workers: Annotated[int, typer.Option(help="Processes that decode; at least 1.")] = 1,
+    engine: Engine = "local",
+    address: Address = None,
     deadline: Annotated[
         float, typer.Option(help="Seconds that one video may take; then it goes to quarantine.")
     ] = 300.0,
@@ -40,12 +42,13 @@ def cache_frames(
     json: Json = False,
 ) -> None:
     """Decode every video once, into frames with their true times."""
-    if workers < 1:
+    if workers < (engine == "local"):
         raise UserError(
             f"--workers {workers}",
             "at least 1: a decoder that hangs can only be killed with its process",
             "try --workers 1",
         )
+    computing = chosen_engine(engine, address)
     stage = CacheFrames(
         fps=fps,
         max_frames=max_frames,
@@ -68,7 +71,15 @@ def cache_frames(
                 f"{output.size(free)} are free on the disk of {store}",
                 f"strive-data cache-frames with {smaller}a smaller --short-side, --max-pixels, --max-frames or --fps",
             )
-    report = run(stage, opened, workers=workers, progress=output.Bar(), retry_quarantined=retry_quarantined)
+    with computing as crew:
+        report = run(
+            stage,
+            opened,
+            workers=workers,
+            engine=crew,
+            progress=output.Bar(),
+            retry_quarantined=retry_quarantined,
+        )
     opened.remember(output.typed("strive-data"))
     next_command = f"strive-data score-frames --store {store}"
     if json:

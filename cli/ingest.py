@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.options import STORE, Json, StorePath
+from cli.options import STORE, Address, Engine, Json, StorePath, chosen_engine
 from pipeline.errors import UserError
 from pipeline.ingest import ingest as ingest_file
 from pipeline.ingest import total_of
@@ -49,6 +49,8 @@ def ingest(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that look into the video files; 0: this one.")] = 1,
+    engine: Engine = "local",
+    address: Address = None,
     clips: Annotated[int, typer.Option(help="Clips of the toy world.")] = 120,
     seed: Annotated[int, typer.Option(help="Seed of the toy world.")] = 0,
     giveaways: Annotated[
@@ -68,6 +70,7 @@ def ingest(
     mapping = _mapping(map or [])
     if not 0 <= giveaways <= dataset.MAX_SHARE:
         raise UserError(f"--giveaways {giveaways}", f"a share from 0 to {dataset.MAX_SHARE}", "try --giveaways 0.2")
+    computing = chosen_engine(engine, address)
     bar = output.Bar()
     if file is not None:
         if giveaways:
@@ -79,16 +82,24 @@ def ingest(
         if videos is not None and not videos.is_dir():
             raise UserError(f"--videos {videos}", "there is no such folder", "name the folder of the videos")
         opened = Store(store, create=True)
-        reports = [ingest_file(opened, file, videos, source, split, format, mapping, workers=workers, progress=bar)]
+        files, names, folder = [file], [source], videos
     else:
         if clips < 1:
             raise UserError(f"--clips {clips}", "at least 1", "try --clips 120")
         opened = Store(store, create=True)
         output.note(f"writing the toy world: {clips} clips into {store / 'toyworld'}")
         files = dataset.write(opened.path / "toyworld", clips, seed, split or "train", giveaway_share=giveaways)
+        names, folder, split, format, mapping = (
+            [f"toyworld-{f.stem}" for f in files],
+            None,
+            split or "train",
+            "auto",
+            None,
+        )
+    with computing as crew:
         reports = [
-            ingest_file(opened, f, None, f"toyworld-{f.stem}", split or "train", workers=workers, progress=bar)
-            for f in files
+            ingest_file(opened, f, folder, name, split, format, mapping, workers=workers, engine=crew, progress=bar)
+            for f, name in zip(files, names, strict=True)
         ]
     opened.remember(output.typed("strive-data"))
     total = total_of(opened, reports)

@@ -6,7 +6,18 @@ import typer
 
 import toyworld
 from cli import output
-from cli.options import STORE, Device, Json, Retry, StorePath, Workers
+from cli.options import (
+    STORE,
+    Address,
+    Device,
+    Engine,
+    Gpus,
+    Json,
+    Retry,
+    StorePath,
+    Workers,
+    chosen_engine,
+)
 from pipeline.store import Store
 
 
@@ -33,31 +44,38 @@ def score_frames(
     ] = None,
     device: Device = "auto",
     workers: Workers = 0,
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_worker: Gpus = None,
     retry_quarantined: Retry = False,
     as_json: Json = False,
 ) -> None:
     """Score each cached frame by how relevant it is to each question about its video."""
     from pipeline import runner, scores
-    from trainer.device import resolve_device
+    from trainer.device import check_device, resolve_device
 
+    computing = chosen_engine(engine, address, gpus_per_worker, device)
     opened = Store(store)
     name = model or str(toyworld.CLIP)
     stages = (
         scores.EmbedFrames(name, precision, batch),
         scores.ScoreFrames(name, precision, batch, text, combine),
     )
-    where = resolve_device(device)
-    embedded, scored = (
-        runner.run(
-            stage,
-            opened,
-            workers=workers,
-            device=where,
-            progress=output.Bar(),
-            retry_quarantined=retry_quarantined,
+    # What there is to compute on, a cluster knows better than the machine that asks it.
+    where = resolve_device(device) if engine == "local" else check_device(device)
+    with computing as crew:
+        embedded, scored = (
+            runner.run(
+                stage,
+                opened,
+                workers=workers,
+                device=where,
+                engine=crew,
+                progress=output.Bar(),
+                retry_quarantined=retry_quarantined,
+            )
+            for stage in stages
         )
-        for stage in stages
-    )
     opened.remember(output.typed("strive-data"))
     facts = scores.scored(opened)
     next_command = f"strive-data build-variants --store {store}"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.options import STORE, Json, StorePath, Workers
+from cli.options import STORE, Address, Engine, Json, StorePath, Workers, chosen_engine
 from pipeline.errors import UserError
 from pipeline.store import Store
 
@@ -40,17 +40,21 @@ def build_variants(
         typer.Option("--resize", help="Where the task allows, views keep this share of their resolution at least."),
     ] = 1.0,
     workers: Workers = 0,
+    engine: Engine = "local",
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Draw the views of each sample: an anchor, and views that favour the relevant frames."""
     from pipeline import runner
     from pipeline.variants import BuildVariants, built
 
+    computing = chosen_engine(engine, address)
     stage = BuildVariants(
         variants, frames, mix, temperature, bins, seed, spatial, sampler, power, threshold, depth, resize
     )
     opened = Store(store)
-    report = runner.run(stage, opened, workers=workers, progress=output.Bar())
+    with computing as crew:
+        report = runner.run(stage, opened, workers=workers, engine=crew, progress=output.Bar())
     opened.remember(output.typed("strive-data"))
     facts = built(opened, variants, sampler)
     next_command = f"strive-data select --store {store}"

@@ -18,6 +18,7 @@ from pipeline.rewards import RewardRule, is_binary, reward_expr
 from pipeline.runner import Progress, Report
 from pipeline.store import Store
 from pipeline.verdicts import Bools, Draws, Floats, Rule
+from pipeline.workers import Engine
 
 _PARTS = ["accuracy", "credit", "iou", "boundary_iou", "format"]
 
@@ -27,7 +28,7 @@ class Asker:
     """A policy and how it is asked.
 
     load: device -> policy, picklable. fingerprint: of the policy that it loads. draw: False never asks it. batch:
-    samples that are asked together.
+    samples that are asked together. engine: see runner.run.
     """
 
     load: Callable[[str], Answerer]
@@ -38,6 +39,7 @@ class Asker:
     batch: int = 8
     workers: int = 0
     device: str = "cpu"
+    engine: Engine | None = None
     progress: Progress | None = None
     retry_quarantined: bool = False
 
@@ -110,6 +112,7 @@ def fill(
         store,
         workers=asker.workers,
         device=asker.device,
+        engine=asker.engine,
         progress=asker.progress,
         retry_quarantined=asker.retry_quarantined,
     )

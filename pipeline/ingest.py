@@ -21,6 +21,7 @@ from pipeline.stage import Failure, Item, Outcome
 from pipeline.store import Location, Store, literal
 from pipeline.videofolder import VideoFolder
 from pipeline.videos import Found, Probe, identify, lengths, one_path_each
+from pipeline.workers import Engine
 
 SAMPLES_VERSION = 2
 
@@ -100,6 +101,7 @@ def ingest(
     mapping: Mapping[str, str] | None = None,
     *,
     workers: int = 0,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Bring the samples of one source to what an annotation file says.
@@ -134,7 +136,7 @@ def ingest(
         paths = one_path_each(store, found)
         before = store.count("videos")
         stage = Probe(name, paths)
-        run(stage, store, workers=workers, progress=progress)
+        run(stage, store, workers=workers, engine=engine, progress=progress)
         facts = lengths(store, stage)
         items, repairs = _items(drafts, found, facts, name, usual, source.dataset(stem))
         samples = [item.payload for item in items if isinstance(item.payload, dict)]

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import KEYS, QUARANTINE
 from pipeline.stage import Failure, Item, Key, Outcome, Stage
 from pipeline.store import Store, literal
-from pipeline.workers import execute
+from pipeline.workers import Engine, execute
 
 _COMMIT_BYTES = 256 << 20  # commit at the latest when so much waits in memory
 _COMMIT_S = (0.5, 10.0)  # or after this many seconds: little at first, more in a long run, where commits add up
@@ -70,6 +70,7 @@ def run(
     *,
     workers: int = 0,
     device: str = "cpu",
+    engine: Engine | None = None,
     progress: Progress | None = None,
     retry_quarantined: bool = False,
 ) -> Report:
@@ -77,6 +78,7 @@ def run(
 
     Args:
         workers: 0 computes in this process (no deadlines); more spawns as many.
+        engine: who computes instead of these, given the number of workers. Rows are committed by this process alone.
         retry_quarantined: try items again that failed before; otherwise they stay left out until they change.
 
     Raises:
@@ -99,7 +101,7 @@ def run(
         steps = _Steps(progress, stage.name, missing)
         waiting = _Waiting(stage, store, begun)
         try:
-            for batch, outcome in _outcomes(stage, store, missing, workers, device):
+            for batch, outcome in _outcomes(stage, store, missing, workers, device, engine):
                 _check(stage, batch, outcome)
                 waiting.add(outcome)
                 report.rows += outcome.rows.num_rows if outcome.rows is not None else 0
@@ -170,13 +172,13 @@ def _drop_stale_quarantine(
 
 
 def _outcomes(
-    stage: Stage, store: Store, items: Sequence[Item], workers: int, device: str
+    stage: Stage, store: Store, items: Sequence[Item], workers: int, device: str, engine: Engine | None
 ) -> Iterator[tuple[Sequence[Item], Outcome]]:
     if not items:
         return
     batches = _batches(items, stage.batch_size)
-    if workers:
-        yield from execute(stage, store.location, batches, workers, device)
+    if workers or engine:
+        yield from (engine or execute)(stage, store.location, batches, workers, device)
         return
     stage.setup(store.location, device)
     for batch in batches:

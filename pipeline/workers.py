@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -21,6 +21,9 @@ from pipeline.store.location import Location
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _BARREN = 3  # workers in a row that may die before their first item: one may be killed from outside, not all of them
+
+Engine = Callable[[Stage, Location, Sequence[Sequence[Item]], int, str], Iterator[tuple[list[Item], Outcome]]]
+"""Who computes a stage, with the signature of `execute`."""
 
 
 def execute(
@@ -105,10 +108,7 @@ class _Worker:
     def receive(self) -> tuple[list[Item], Outcome] | None:
         """One message: readiness (None) or the outcome of the batch."""
         kind, value = self.pipe.recv()
-        if kind == "user error":
-            raise UserError(*value)
-        if kind == "error":
-            raise RuntimeError(f"in a worker:\n{value}")
+        raise_told(kind, value)
         if kind == "ready":
             self.ready = True
             return None
@@ -130,16 +130,39 @@ def _serve(pipe: Connection, stage: Stage, store: Location, device: str) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        stage.setup(store, device)
-        pipe.send(("ready", None))
-        while True:
-            pipe.send(("outcome", stage.process(pipe.recv())))
+        kind, value = attempt(stage.setup, store, device)
+        pipe.send(("ready" if kind == "done" else kind, value))
+        while kind == "done":
+            batch = pipe.recv()
+            kind, value = attempt(stage.process, batch)
+            pipe.send((kind, value))
     except (EOFError, ConnectionError):
         return
-    except UserError as error:
-        pipe.send(("user error", (error.value, error.expectation, error.next_command)))
-    except Exception:
+    except Exception:  # the outcome cannot be pickled
         pipe.send(("error", traceback.format_exc()))
+
+
+def attempt(work: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """Call something in a worker: "done" and its result, "user error" and its three parts, or "error" and a traceback."""
+    try:
+        return "done", work(*arguments)
+    except UserError as error:
+        return "user error", (error.value, error.expectation, error.next_command)
+    except Exception:
+        return "error", traceback.format_exc()
+
+
+def raise_told(kind: str, value: Any) -> None:
+    """Raise here what `attempt` caught in a worker.
+
+    Raises:
+        UserError: as the stage raised it.
+        RuntimeError: with the traceback of anything else.
+    """
+    if kind == "user error":
+        raise UserError(*value)
+    if kind == "error":
+        raise RuntimeError(f"in a worker:\n{value}")
 
 
 def _die_with_parent() -> None:
