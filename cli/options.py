@@ -47,6 +47,6 @@ def chosen_engine(
         return nullcontext()
     if device == "cpu" and gpus is not None:
         raise UserError(f"--gpus-per-worker {gpus:g}", "--device cpu uses none", "leave one of them out")
-    from pipeline.ray_engine import RayEngine
+    from pipeline.cluster import RayEngine
 
     return RayEngine(address, gpus, output.note)

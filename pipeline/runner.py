@@ -178,6 +178,7 @@ def _outcomes(
         return
     batches = _batches(items, stage.batch_size)
     if workers or engine:
+        store.create(stage.writes)
         yield from (engine or execute)(stage, store.location, batches, workers, device)
         return
     stage.setup(store.location, device)

@@ -143,7 +143,7 @@ def _serve(pipe: Connection, stage: Stage, store: Location, device: str) -> None
 
 
 def attempt(work: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """Call something in a worker: "done" and its result, "user error" and its three parts, or "error" and a traceback."""
+    """Call something in a worker: ("done", result), ("user error", the three parts of one) or ("error", traceback)."""
     try:
         return "done", work(*arguments)
     except UserError as error:

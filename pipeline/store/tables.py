@@ -141,6 +141,17 @@ class Store:
         with self.writing():
             written(place, rows, "append" if exists(place) else "create")
 
+    def create(self, name: str) -> None:
+        """Make a table, empty, unless it is there. Whoever writes fragments to it meanwhile then adds to a table that
+        stays: Lance refuses to begin one that somebody else has begun.
+
+        Raises:
+            UserError: another process is writing.
+        """
+        with self.writing():
+            if not exists(self.table_at(name)):
+                self.append(name, TABLES[name].empty_table())
+
     def commit_fragments(self, name: str, fragments: Sequence[str]) -> None:
         """Make the rows that `write_fragments` wrote visible, in the order given, in one atomic commit.
 
@@ -151,8 +162,7 @@ class Store:
         place = self.table_at(name)
         new = [FragmentMetadata.from_json(text) for text in fragments]
         with self.writing():
-            if not exists(place):
-                self.append(name, TABLES[name].empty_table())
+            self.create(name)
             dataset = opened(place)
             there = [fragment.metadata for fragment in dataset.get_fragments()]
             files = [file.path for about in (*there, *new) for file in about.files]
