@@ -9,18 +9,7 @@ import typer
 
 import toyworld
 from cli import output
-from cli.options import (
-    STORE,
-    Address,
-    Device,
-    Engine,
-    Gpus,
-    Json,
-    Retry,
-    StorePath,
-    Workers,
-    chosen_engine,
-)
+from cli.options import STORE, Address, Device, Engine, Gpus, Json, Retry, StorePath, Workers, chosen_engine
 from pipeline.errors import UserError
 from pipeline.store import Store
 from trainer.device import check_device

@@ -21,6 +21,9 @@ MAY_IMPORT = {
 LANCE = {"lance"}
 LANCE_OWNERS = "pipeline/store/"  # only files in this folder
 
+RAY = {"ray"}
+RAY_OWNERS = "pipeline/cluster/"  # only files in this folder, and only within functions: it is an extra
+
 VECTOR_SEARCH = {"faiss"}
 VECTOR_SEARCH_OWNERS = {"pipeline/search/index.py", "pipeline/search/clusters.py"}
 
@@ -60,6 +63,11 @@ def imported(tree: ast.AST) -> Iterator[str]:
             first = node.args[0]
             if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
                 yield str(first.value)
+
+
+def at_import(tree: ast.Module) -> list[ast.stmt]:
+    """The statements of a module that are executed when it is imported, but for what they contain."""
+    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def roots(tree: ast.AST) -> set[str]:
@@ -141,6 +149,13 @@ def test_one_module_imports_lance() -> None:
     assert not {name for name in owners if not name.startswith(LANCE_OWNERS)}
 
 
+def test_one_package_imports_ray_and_only_when_asked() -> None:
+    owners = [file for file in sources() if roots(tree_of(file)) & RAY]
+    assert owners
+    assert not [name_of(file) for file in owners if not name_of(file).startswith(RAY_OWNERS)]
+    assert not [name_of(file) for file in owners if roots(ast.Module(at_import(tree_of(file)), [])) & RAY]
+
+
 def test_one_package_imports_faiss() -> None:
     assert {name_of(file) for file in sources() if roots(tree_of(file)) & VECTOR_SEARCH} == VECTOR_SEARCH_OWNERS
 
@@ -214,6 +229,7 @@ def test_the_rules_catch_what_they_forbid() -> None:
         "    return Qwen3VLForConditionalGeneration, 'qwen3_vl'\n"
     )
     assert roots(tree) == {"lance", "trainer"}
+    assert at_import(tree) == []
     assert swallowed(tree) == [6]
     assert opens_for_reading(ast.parse('av.open(a, "w")\nav.open(b, mode="w")\nav.open(c)\nav.open(d, mode="r")')) == [
         3,

@@ -7,7 +7,7 @@ rows stays here and in the runner: who gets which batch, what is tried again, an
 import math
 import os
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -82,7 +82,7 @@ class RayEngine:
         where, share = self._share(device)
         hire = Hire(self._ray, stage, store, where, share)
         crew = [hire() for _ in range(min(workers or self._room(share), len(queue)))]
-        deaths: Counter[tuple[Key, ...]] = Counter()
+        deaths: defaultdict[tuple[Key, ...], float] = defaultdict(float)
         barren = 0
         patience_ends = time.monotonic() + _PATIENCE_S
         try:
