@@ -17,13 +17,16 @@ export MALLOC_MMAP_THRESHOLD_ = 1073741824
 export MALLOC_TRIM_THRESHOLD_ = 1073741824
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench toyworld-weights clean
+.PHONY: help demo reproduce test lint bench toyworld-weights clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## the whole line on the embedded toy world, a few minutes: demo/summary.json, demo/demo.png
 	$(BIN)/python -m toyworld.demo --out demo
+
+reproduce: $(STAMP)  ## the papers' claims measured, at most 40 minutes on 2 cores, resumable; writes docs/results.md
+	$(BIN)/python -m toyworld.reproduce --out results
 
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## all tests, on two processes, at most 15 minutes

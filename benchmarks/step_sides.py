@@ -23,7 +23,7 @@ from trainer.logits import target_logprobs
 from trainer.loss import ppo_clip
 from trainer.onepass import lay_out, states_behind
 from trainer.packing import Row, Segment, pack
-from trainer.patches import patches_as_products
+from trainer.patches import as_products
 from trainer.rollout import Sampled, decode, prefill
 
 RESPONSES, TOKENS, LR = 8, 64, 1e-5
@@ -50,7 +50,7 @@ class Ours:
         return extend(head, self.family.tail(case.question, OPTIONS))
 
     def encode(self, prompts: list[Prompt]) -> list[VisionFeatures]:
-        with patches_as_products(self.model.model.visual):
+        with as_products(self.model.model.visual):
             found: list[VisionFeatures] = self.family.encode(self.model, prompts)
         return found
 

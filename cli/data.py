@@ -16,6 +16,7 @@ from cli.report import report
 from cli.scoring import score_frames
 from cli.search import duplicates, leaks, search
 from cli.sources import sources
+from cli.storage import Program
 from cli.summary import diff
 from cli.summary import show as show_summary
 from cli.variants import build_variants, show
@@ -29,9 +30,7 @@ from pipeline.store import Store
 
 PROGRAM = "strive-data"
 
-app = typer.Typer(
-    name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = Program(name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.callback(invoke_without_command=True)

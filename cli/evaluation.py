@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import output
+from cli.options import STORE, StorePath
 from pipeline.errors import UserError
 from toyworld import POLICY
 from trainer.device import resolve_device
@@ -14,7 +15,7 @@ DEFAULT_DATASET = "default"
 
 
 def evaluate(
-    store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("strive-store"),
+    store: StorePath = STORE,
     dataset: Annotated[
         str | None, typer.Option(help="Curated dataset to answer. Default, without --split: default.")
     ] = None,

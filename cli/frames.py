@@ -63,7 +63,7 @@ def cache_frames(
     if estimate:
         share = f"jpeg, taken as 1/{1 / JPEG_SHARE:.0f} of raw" if codec == "jpeg" else codec
         output.note(f"about {output.size(estimate)} of frames to write ({share})")
-        free = shutil.disk_usage(opened.path).free
+        free = shutil.disk_usage(opened.path).free if opened.location.local else estimate
         if estimate > free:
             smaller = "--codec jpeg, or " if codec == "raw" else ""
             raise UserError(

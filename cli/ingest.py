@@ -14,13 +14,15 @@ from pipeline.ingest import total_of
 from pipeline.store import Store
 from toyworld import dataset
 
+TOYWORLD = Path("strive-toyworld")
+
 
 def ingest(
     file: Annotated[
         Path | None,
         typer.Argument(
             help="Annotations of any known source (`strive-data sources`), recognised by their layout. Without it the "
-            "toy world is written and ingested."
+            "toy world is written, into the store (into strive-toyworld when that is no folder), and ingested."
         ),
     ] = None,
     store: StorePath = STORE,
@@ -87,8 +89,9 @@ def ingest(
         if clips < 1:
             raise UserError(f"--clips {clips}", "at least 1", "try --clips 120")
         opened = Store(store, create=True)
-        output.note(f"writing the toy world: {clips} clips into {store / 'toyworld'}")
-        files = dataset.write(opened.path / "toyworld", clips, seed, split or "train", giveaway_share=giveaways)
+        place = opened.path / "toyworld" if opened.location.local else TOYWORLD  # decoders read files
+        output.note(f"writing the toy world: {clips} clips into {place}")
+        files = dataset.write(place, clips, seed, split or "train", giveaway_share=giveaways)
         names, folder, split, format, mapping = (
             [f"toyworld-{f.stem}" for f in files],
             None,

@@ -1,7 +1,6 @@
 """Options that several commands of strive-data share."""
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,11 @@ from cli import output
 from pipeline.errors import UserError
 from pipeline.workers import Engine as Workforce
 
-STORE = Path("strive-store")
+STORE = "strive-store"
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+StorePath = Annotated[
+    str, typer.Option("--store", help="The store: a folder, or a prefix of an object store such as s3://bucket/prefix.")
+]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Worker processes; 0 works in this one.")]
 Engine = Annotated[
     str,

@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cli.storage import again, arguments
 from pipeline.errors import UserError
 from pipeline.safetext import redacted, visible, visible_json
+from pipeline.store.objects import refusal
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -41,16 +43,21 @@ def run(app: typer.Typer, program: str) -> NoReturn:
     except _USAGE_ERROR as error:
         mistake: Any = error
         path = mistake.ctx.command_path if mistake.ctx else program
-        _leave(USER_ERROR, f"{mistake.format_message().rstrip('.')}. Next: {path} --help")
+        _leave(USER_ERROR, f"{redacted(mistake.format_message()).rstrip('.')}. Next: {path} --help")
     except (typer.Abort, KeyboardInterrupt):
         _leave(INTERRUPTED, "interrupted; what was finished is kept, the same command goes on from there")
     except BrokenPipeError:  # the reader, e.g. head, has had enough
         os._exit(1)
+    except (OSError, ValueError, RuntimeError) as error:
+        meant = refusal(error)
+        if meant is None:
+            raise
+        _leave(USER_ERROR, str(meant))  # an object store that went away in the middle of the work
 
 
 def _leave(code: int, message: str = "") -> NoReturn:
     if message:
-        print("error: " + visible(" ".join(message.split())), file=sys.stderr)
+        print("error: " + visible(again(" ".join(message.split()))), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of native libraries may still read ahead; taking the interpreter down under them can crash it after all
@@ -60,6 +67,8 @@ def _leave(code: int, message: str = "") -> NoReturn:
 
 def print_json(data: Mapping[str, Any]) -> None:
     """One JSON object on stdout. Numbers that JSON does not know (NaN, infinity) become null."""
+    if isinstance(data.get("next"), str):
+        data = {**data, "next": again(data["next"])}
     print(visible_json(json.dumps(_plain(data), ensure_ascii=False)))
 
 
@@ -70,7 +79,7 @@ def print_summary(title: str, came_in: str, went_out: str, left_out: Mapping[str
         left_out: how many, by reason; may be empty.
     """
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-    rows = {"came in": came_in, "went out": went_out, "left out": reasons or "nothing", "next": next_command}
+    rows = {"came in": came_in, "went out": went_out, "left out": reasons or "nothing", "next": again(next_command)}
     table = Table(title=_shown(title), title_justify="left", show_header=False)
     for name, value in rows.items():
         table.add_row(name, _shown(value))
@@ -156,7 +165,7 @@ class Bar:
 
 def typed(program: str) -> str:
     """The command as the user typed it, without secrets: it is kept in the store, on cards and in exports."""
-    return shlex.join([program, *map(redacted, sys.argv[1:])])
+    return shlex.join([program, *arguments()])
 
 
 def version_option(program: str) -> Callable[[bool], None]:

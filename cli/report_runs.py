@@ -29,7 +29,7 @@ def report(
         ),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Store with the frames that they saw. Default: no frames are shown.")
+        str | None, typer.Option("--store", help="Store with the frames that they saw. Default: no frames are shown.")
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Questions shown side by side, at most.")] = 100,
     films: Annotated[int, typer.Option("--open-film", min=0, help="Of these, how many with frames, at most.")] = 40,

@@ -148,13 +148,13 @@ def _label(store: Store, model: str | None) -> str:
     return label
 
 
-def _report(store: Store, found: "Found", sides: tuple[str, str], limit: int, as_json: bool, path: Path) -> None:
+def _report(store: Store, found: "Found", sides: tuple[str, str], limit: int, as_json: bool, place: str) -> None:
     from pipeline import overlaps
 
     overlaps.write(store, found)
     store.remember(output.typed("strive-data"))
     kind, counts = found.recipe.kind, found.counts()
-    next_command = f"strive-data select --exclude {kind} --store {path}"
+    next_command = f"strive-data select --exclude {kind} --store {place}"
     if as_json:
         pairs = [asdict(overlap) for overlap in found.overlaps]
         facts = {"recipe": asdict(found.recipe), "videos": found.videos, "samples": found.samples}

@@ -12,18 +12,20 @@ import typer
 
 from cli import evaluation, output
 from cli.report_runs import report
+from cli.storage import Program, again, arguments
 from toyworld import POLICY
 from trainer import settings
 from trainer.config import RunConfig, SftConfig, describe
 
 PROGRAM = "strive-train"
 
-app = typer.Typer(
-    name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = Program(name=PROGRAM, help=__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 # An option that was not given is None: then the file of --config, or else the default, holds.
-StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of the store. Default: strive-store.")]
+StorePath = Annotated[
+    str | None,
+    typer.Option("--store", help="The store: a folder, or a URI such as s3://bucket/prefix. Default: strive-store."),
+]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="Curated dataset to train on. Default: default.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Tagged version of the dataset. Default: its newest version.")]
 PolicyName = Annotated[
@@ -227,16 +229,16 @@ def _report(title: str, found: dict[str, Any], chosen: RunConfig | SftConfig, js
 
 def _print_report(title: str, found: dict[str, Any], chosen: RunConfig | SftConfig, json: bool) -> None:
     if found["stopped"]:
-        next_command = shlex.join((PROGRAM, *(word for word in sys.argv[1:] if word != "--resume"), "--resume"))
+        next_command = shlex.join((PROGRAM, *(word for word in arguments() if word != "--resume"), "--resume"))
     else:
-        places = ("--store", str(chosen.store), "--dataset", chosen.dataset, "--policy", str(found["checkpoint"]))
+        places = ("--store", chosen.store, "--dataset", chosen.dataset, "--policy", str(found["checkpoint"]))
         next_command = shlex.join((PROGRAM, "eval", *places))
     if json:
         output.print_json(found | {"next": next_command})
     else:
         rows = [[name.replace("_", " "), value] for name, value in found.items()]
         output.print_table(title, ["", "value"], rows)
-        print(f"next: {next_command}")
+        print(f"next: {again(next_command)}")
 
 
 if __name__ == "__main__":

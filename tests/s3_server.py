@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path, port: int = 0) -> None:
         (folder / BUCKET).mkdir(parents=True, exist_ok=True)
         super().__init__(("127.0.0.1", port), type("Handler", (_Handler,), {"data_root": folder}))
+        self.folder = folder
         self.requests: list[tuple[str, str]] = []
         self.fault: Any = None
 

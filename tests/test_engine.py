@@ -217,7 +217,7 @@ def test_flex_attention_equals_sdpa_and_refuses_a_gradient_without_a_gpu(qwen: P
 # Vision
 
 
-def test_patches_as_products_are_the_convolution(policy: Policy) -> None:
+def test_as_products_are_the_convolution(policy: Policy) -> None:
     """Features of `Policy.encode` and of the tower as it is; afterwards the tower is as it was."""
     two = prompts(policy, view(2, seed=1), view(3, seed=2))
     with torch.no_grad():

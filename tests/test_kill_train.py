@@ -23,8 +23,12 @@ STEPS = 4
 
 
 def to_the_end(store: str, out: str) -> None:
-    """Start the run, or go on with it; a checkpoint after every step, and something to remember beside the weights."""
-    a_run(Path(store), Path(out), steps=STEPS, resume=True, checkpoint_every=1, scale="task-ema", refill=1)
+    """Start the run, or go on with it; a checkpoint after every step, and something to remember beside the weights.
+
+    Vision features are kept beside it, so kills hit the writing of these too.
+    """
+    more: dict[str, Any] = {"scale": "task-ema", "refill": 1, "cache_vision": Path(out).parent / "features"}
+    a_run(Path(store), Path(out), steps=STEPS, resume=True, checkpoint_every=1, **more)
 
 
 def dies_in_a_checkpoint(store: str, out: str, written: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def content(store: Store) -> list[Any]:
     ]
 
 
-def test_a_store_on_s3_holds_what_one_in_a_folder_holds(remote: Store, tmp_path: Path) -> None:
+def test_a_store_on_s3_holds_what_one_in_a_folder_holds(remote: Store, server: Server, tmp_path: Path) -> None:
     local = Store(tmp_path, create=True)
     for store in (local, remote):
         fill(store)
@@ -93,6 +94,8 @@ def test_a_store_on_s3_holds_what_one_in_a_folder_holds(remote: Store, tmp_path:
     assert remote.total_bytes() > remote.bytes("frames")
     with pytest.raises(UserError, match="folder only"):
         _ = remote.path
+    copy = shutil.copytree(server.folder / str(remote.location).removeprefix("s3://"), tmp_path / "copy")
+    assert content(Store(copy)) == content(local), "a store is the same files wherever it lies"
 
 
 APPEND = """
@@ -263,6 +266,29 @@ def test_a_server_that_hangs_is_given_up(server: Server) -> None:
         Store("s3://lab/x", options=options)
     assert time.monotonic() - begun < 20
     server.fault = None
+
+
+def test_a_server_that_goes_away_is_one_line_whatever_is_done(remote: Store, server: Server) -> None:
+    """Lists fail with another class of error than reads do."""
+    remote.append("frames", frames("v", 2))
+    store = Store(remote.location.uri, options={**server.options, "client_max_retries": "0"})
+
+    def gone(method: str, path: str) -> None:
+        raise ConnectionAbortedError
+
+    for work in (
+        lambda: store.count("frames"),
+        lambda: store.table("frames"),
+        lambda: store.append("frames", frames("w", 2)),
+        store.curated_names,
+        store.commands,
+        lambda: store.remember("x"),
+    ):
+        server.fault = gone
+        with pytest.raises(UserError, match="does not answer"):
+            work()
+    server.fault = None
+    assert store.count("frames") == 2
 
 
 @pytest.mark.parametrize(

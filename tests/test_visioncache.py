@@ -1,8 +1,10 @@
 """Features that are kept equal those that are encoded; a folder belongs to one tower; damage is encoded anew."""
 
 import json
+import os
 import resource
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from tests import tiny_policy
 from tests.tiny_policy import EVERY, QUESTION, prompts, view
 from trainer.families import Prompt, VisionFeatures
 from trainer.policy import Policy
-from trainer.visioncache import MANIFEST, view_name
+from trainer.visioncache import MANIFEST, STALE_S, view_name
 
 
 def a_policy(family: str = "qwen3_vl", seed: int = 0) -> Policy:
@@ -209,6 +211,19 @@ def test_several_may_fill_one_folder(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/*.safetensors"))) == 6
     assert not list(tmp_path.rglob(".*"))
     assert json.loads((tmp_path / MANIFEST).read_text())["family"] == "qwen3_vl"
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path, policy: Policy) -> None:
+    policy.keep_features(tmp_path, "fp32")
+    old, new = tmp_path / "3f" / ".old.safetensors.x.tmp", tmp_path / "3f" / ".new.safetensors.y.tmp"
+    old.parent.mkdir()
+    for file in (old, new):
+        file.write_bytes(b"half")
+    past = time.time() - 2 * STALE_S
+    os.utime(old, (past, past))
+    policy.keep_features(tmp_path, "fp32")
+    policy.cache = None
+    assert [file.exists() for file in (old, new)] == [False, True]
 
 
 def test_nothing_is_pickled(tmp_path: Path, policy: Policy) -> None:

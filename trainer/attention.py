@@ -4,6 +4,7 @@ Legend of shapes: B rows, H query heads, K key heads (H is a multiple of K), D s
 n tokens behind the prompt, R responses a row, T response tokens.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from trainer.tiles import suit, tiled
 
 Kind = Literal["sdpa", "flex"]
 """Which kernel: PyTorch's scaled_dot_product_attention, or flex_attention."""
@@ -39,6 +42,8 @@ def grouped(
             raise ValueError("flex_attention has no backward on this device: use sdpa")
         out: Tensor = _flex(query.is_cuda)(query, keys, values, block_mask=mask, enable_gqa=groups > 1)
         return out
+    if suit(query, keys):
+        return tiled(query, keys, values, mask, causal)
     # On CUDA the kernels that take a mask want as many key heads as query heads.
     if groups > 1 and mask is not None and query.is_cuda:
         keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
@@ -81,7 +86,11 @@ def segment_mask_behind(segments: Tensor, lengths: Tensor, longest: int, kind: K
 
 
 def decoding_attention(
-    query: Tensor, prompt: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], unseen: Tensor | None
+    query: Tensor,
+    prompt: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    unseen: Tensor | None,
+    unborn: Tensor | None = None,
 ) -> Tensor:
     """One new token of each response against the prompt, which its row's responses share, and its own past.
 
@@ -90,21 +99,29 @@ def decoding_attention(
     Args:
         query: [B, H, R, D]. prompt: keys and values [B, K, L, D]. own: keys and values [B, K, R, T, D].
         unseen: bool [B, 1, 1, L], true at the padding of prompts; None where there is none.
+        unborn: bool [T], true at room for tokens that are not drawn yet; None where there is none.
 
     Returns:
         [B, R, H * D].
     """
     rows, heads, count, size = query.shape
-    shared, length = prompt[0].shape[1:3]
-    split = (query * size**-0.5).view(rows, shared, -1, count, size).transpose(2, 3)
+    shared = prompt[0].shape[1]
+    # Scores in units of log 2: exp2 is what processors compute.
+    split = (query * (size**-0.5 / math.log(2))).view(rows, shared, -1, count, size).transpose(2, 3)
     folded = split.reshape(rows, shared, -1, size)
-    before = folded @ prompt[0].transpose(-1, -2)
-    if unseen is not None:
-        before = before.masked_fill(unseen, -torch.inf)
-    after = (split @ own[0].transpose(-1, -2)).view(rows, shared, folded.shape[2], -1)
-    scores = torch.cat([before, after], -1)
     # Half precision is summed in float32.
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-    seen = (weights[..., :length] @ prompt[1]).view(split.shape)
-    ours = weights[..., length:].view(*split.shape[:-1], -1) @ own[1]
-    return (seen + ours).transpose(1, 2).reshape(rows, count, heads * size)
+    exact = torch.promote_types(query.dtype, torch.float32)
+    before = (folded @ prompt[0].transpose(-1, -2)).to(exact)
+    if unseen is not None:
+        before.masked_fill_(unseen, -torch.inf)
+    after = (split @ own[0].transpose(-1, -2)).to(exact)
+    if unborn is not None:
+        after.masked_fill_(unborn, -torch.inf)
+    after = after.view(rows, shared, folded.shape[2], -1)
+    top = torch.maximum(before.amax(-1, keepdim=True), after.amax(-1, keepdim=True))
+    before, after = before.sub_(top).exp2_(), after.sub_(top).exp2_()
+    total = before.sum(-1, keepdim=True) + after.sum(-1, keepdim=True)
+    seen = (before.to(query.dtype) @ prompt[1]).to(exact)
+    ours = after.to(query.dtype).view(*split.shape[:-1], -1) @ own[1]
+    out: Tensor = ((seen + ours.view(seen.shape)) / total).to(query.dtype).view(split.shape)
+    return out.transpose(1, 2).reshape(rows, count, heads * size)

@@ -25,7 +25,7 @@ _HELP = "strive-train eval --help"
 
 
 def evaluate_all(
-    store: Path,
+    store: str | Path,
     policies: Sequence[str],
     asked: Asked,
     *,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.rewards import RewardRule
@@ -13,6 +13,7 @@ from trainer.loss import CLIP_HIGH, CLIP_LOW, Level, Ratio
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Place = Annotated[str, BeforeValidator(lambda place: str(place) if isinstance(place, Path) else place)]
 
 KEPT = 2
 """Checkpoints that stay on disk when only the steps between them are given."""
@@ -23,8 +24,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    store: Path = Path("strive-store")
-    """Folder of the store."""
+    store: Place = "strive-store"
+    """The store: a folder, or a prefix of an object store such as s3://bucket/prefix."""
     dataset: str = Field("default", min_length=1)
     """Name of the curated dataset to train on."""
     tag: str | None = None

@@ -5,6 +5,7 @@ K key heads, L tokens of the longest prompt, T response tokens that there is roo
 """
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,14 +14,24 @@ from transformers import DynamicCache
 
 from trainer.attention import decoding_attention
 from trainer.families import Family
-from trainer.textmodel import Cache, TextModel, asked, finished, offered
+from trainer.textmodel import Cache, Rotation, TextModel, asked, finished, offered
 
 BLOCK = 64
 """Response tokens for which keys and values are allocated at first; the room doubles when it is used up."""
 
 
+Own = tuple[Tensor, Tensor]
+"""Keys and values of the responses themselves, [B, K, R, T, D]."""
+
+
 class Steps(Protocol):
-    """Feeds tokens to a batch of responses."""
+    """Feeds tokens to a batch of responses.
+
+    Attributes:
+        roomy: finished responses leave the batch when at most this share of it is still unfinished.
+    """
+
+    roomy: float
 
     def __call__(self, tokens: Tensor, t: int) -> Tensor:
         """Tokens long [n], the t-th of each response -> states [n, H] that predict the next ones."""
@@ -34,6 +45,8 @@ class Steps(Protocol):
 class SharedSteps:
     """Decoding layer by layer: a prompt's keys and values lie in memory once and are read once a step."""
 
+    roomy = 0.75
+
     def __init__(
         self, text: TextModel, cache: Cache, lengths: Tensor, following: Tensor, owner: Tensor, room: int
     ) -> None:
@@ -42,7 +55,6 @@ class SharedSteps:
         positions = following[:, None] + torch.arange(room, device=owner.device)
         like = cache.keys[0]
         self.cos, self.sin = text.rotation(positions.expand(3, -1, -1), like)
-        self.used = 0
         self._arrange()
         shape = (len(self.rows), like.shape[1], self.places, min(BLOCK, room), like.shape[3])
         self.own = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in cache.keys]
@@ -83,23 +95,54 @@ class SharedSteps:
         room = min(2 * self.own[0][0].shape[3], self.room)
         self.own = [(_longer(k, room), _longer(v, room)) for k, v in self.own]
 
+    def _grid(self, tokens: Tensor) -> Tensor:
+        """Tokens [n] at their places, long [B, R]."""
+        grid = tokens.new_zeros(len(self.rows) * self.places)
+        grid[self.slots] = tokens
+        return grid.view(len(self.rows), self.places)
+
     def __call__(self, tokens: Tensor, t: int) -> Tensor:
         if t == self.own[0][0].shape[3]:
             self._grow()
-        grid = tokens.new_zeros(len(self.rows) * self.places)
-        grid[self.slots] = tokens
-        hidden = self.text.embed(grid.view(len(self.rows), self.places))
         rotation = self.turns[0][:, :, t : t + 1], self.turns[1][:, :, t : t + 1]
-        layers = zip(self.text.stack.layers, self.cache.keys, self.cache.values, self.own, strict=True)
-        for layer, keys, values, (own_keys, own_values) in layers:
-            normed = layer.input_layernorm(hidden)
-            key, value = offered(layer, normed, rotation)
-            own_keys[:, :, :, t], own_values[:, :, :, t] = key, value
-            query = asked(layer, normed, rotation).to(value.dtype)
-            own = own_keys[:, :, :, : t + 1], own_values[:, :, :, : t + 1]
-            hidden = finished(layer, hidden, decoding_attention(query, (keys, values), own, self.unseen))
-        out: Tensor = self.text.stack.norm(hidden).flatten(0, 1)[self.slots]
-        return out
+        past = [(keys[:, :, :, : t + 1], values[:, :, :, : t + 1]) for keys, values in self.own]
+
+        def put(to: Tensor, new: Tensor) -> None:
+            to[:, :, :, t] = new
+
+        states = advanced(self.text, self._grid(tokens), rotation, self.cache, past, put, self.unseen)
+        return states.flatten(0, 1)[self.slots]
+
+
+def advanced(
+    text: TextModel,
+    tokens: Tensor,
+    rotation: Rotation,
+    cache: Cache,
+    past: Sequence[Own],
+    put: Callable[[Tensor, Tensor], None],
+    unseen: Tensor | None,
+    unborn: Tensor | None = None,
+) -> Tensor:
+    """One more token of every response through all layers.
+
+    Args:
+        tokens: long [B, R]. rotation: of their positions. past: own keys and values, with room for these tokens.
+        put: writes a layer's new keys or values [B, K, R, D] into that room. unseen, unborn: see `decoding_attention`.
+
+    Returns:
+        [B, R, H], normed states.
+    """
+    hidden = text.embed(tokens)
+    for layer, keys, values, own in zip(text.stack.layers, cache.keys, cache.values, past, strict=True):
+        normed = layer.input_layernorm(hidden)
+        key, value = offered(layer, normed, rotation)
+        put(own[0], key)
+        put(own[1], value)
+        query = asked(layer, normed, rotation).to(value.dtype)
+        hidden = finished(layer, hidden, decoding_attention(query, (keys, values), own, unseen, unborn))
+    out: Tensor = text.stack.norm(hidden)
+    return out
 
 
 def _longer(x: Tensor, room: int) -> Tensor:
@@ -110,6 +153,8 @@ def _longer(x: Tensor, room: int) -> Tensor:
 
 class StockSteps:
     """Decoding by the model's own forward, with a copy of the prompt's cache for every response."""
+
+    roomy = 0.75
 
     def __init__(
         self, model: Any, family: Family, cache: DynamicCache, lengths: Tensor, following: Tensor, owner: Tensor

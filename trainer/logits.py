@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from trainer.products import through
 from trainer.sampling import token_logprobs
 
 ELEMENTS = 2**24
@@ -31,7 +32,7 @@ def target_logprobs(
     portion = max(1, elements // head.weight.shape[0])
 
     def part(h: Tensor, t: Tensor) -> Tensor:
-        return token_logprobs(head(h), banned_ids, temperature).gather(-1, t[:, None])[:, 0]
+        return token_logprobs(through(head, h), banned_ids, temperature).gather(-1, t[:, None])[:, 0]
 
     if len(states) <= portion:
         return part(states, targets)

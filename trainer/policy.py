@@ -18,7 +18,7 @@ from trainer.identity import base_of, policy_fingerprint
 from trainer.logits import target_logprobs
 from trainer.onepass import Behind, states_behind
 from trainer.packing import Packed
-from trainer.patches import patches_as_products
+from trainer.patches import as_products
 from trainer.recompute import recomputing
 from trainer.rollout import Prefilled, Sampled, decode, prefill
 from trainer.textmodel import text_model
@@ -77,7 +77,7 @@ class Policy:
 
     def _encoded(self, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
         tower = self.family.vision(self.model)
-        with patches_as_products(tower), recomputing(tower):
+        with as_products(tower), recomputing(tower):
             return self.family.encode(self.model, prompts)
 
     def keep_features(self, folder: Path, arithmetic: str) -> VisionCache:

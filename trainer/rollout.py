@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from trainer.decode import SharedSteps, Steps, StockSteps
+from trainer.decode import Steps, StockSteps
 from trainer.families import TEXT, Family, Prompt, VisionFeatures
+from trainer.recorded import steps_for
 from trainer.sampling import Choose, Sampled, inverse_cdf, token_logprobs, truncated, uniforms
 from trainer.textmodel import Cache, TextModel, text_model
 
@@ -29,9 +30,6 @@ __all__ = [
     "token_logprobs",
     "uniforms",
 ]
-
-ROOMY = 0.75
-"""Finished responses leave the batch when at most this share of it is still unfinished."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,8 @@ def steps_behind(model: Any, family: Family, ready: Prefilled, owner: Tensor, ro
         text = text_model(model)
         if text is None:
             raise ValueError("prompts were prefilled layer by layer, but the model's layers are of another kind now")
-        return SharedSteps(text, ready.cache.detached(), ready.lengths, ready.following, owner, room)
+        shared = steps_for(ready.hidden.device)
+        return shared(text, ready.cache.detached(), ready.lengths, ready.following, owner, room)
     return StockSteps(model, family, ready.cache, ready.lengths, ready.following, owner)
 
 
@@ -283,7 +282,7 @@ def _decode(
         if not unfinished or t == max_tokens - 1:
             break
         # 3) Finished responses leave the batch.
-        if not choose and unfinished <= ROOMY * len(live):
+        if not choose and unfinished <= step.roomy * len(live):
             step.keep(~done)
             live, token, done = live[~done], token[~done], done[~done]
         hidden = step(token, t)

@@ -21,8 +21,12 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from trainer.attention import grouped
+from trainer.products import through
 
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim")
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj", "act_fn")
+"""What `TextModel` calls of a layer."""
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 """Largest difference to the model's own forward, relative to its largest value, that counts as rounding."""
 
@@ -120,7 +124,7 @@ class TextModel:
 def asked(layer: Any, normed: Tensor, rotation: Rotation) -> Tensor:
     """Rotated queries [B, H, n, D] of normed states [B, n, hidden]."""
     attention = layer.self_attn
-    query = attention.q_proj(normed).view(*normed.shape[:-1], -1, attention.head_dim)
+    query = through(attention.q_proj, normed).view(*normed.shape[:-1], -1, attention.head_dim)
     if hasattr(attention, "q_norm"):
         query = attention.q_norm(query)
     return rotated(query.transpose(1, 2), rotation)
@@ -130,10 +134,10 @@ def offered(layer: Any, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Ten
     """Rotated keys and values [B, K, n, D] of normed states [B, n, hidden]."""
     attention = layer.self_attn
     shape = (*normed.shape[:-1], -1, attention.head_dim)
-    key = attention.k_proj(normed).view(shape)
+    key = through(attention.k_proj, normed).view(shape)
     if hasattr(attention, "k_norm"):
         key = attention.k_norm(key)
-    value = attention.v_proj(normed).view(shape).transpose(1, 2)
+    value = through(attention.v_proj, normed).view(shape).transpose(1, 2)
     return rotated(key.transpose(1, 2), rotation).to(value.dtype), value
 
 
@@ -146,9 +150,10 @@ def rotated(x: Tensor, rotation: Rotation) -> Tensor:
 
 def finished(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     """What follows attention in a layer: states [B, n, hidden], attended [B, n, H * D]."""
-    hidden = hidden + layer.self_attn.o_proj(attended)
-    out: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    return out
+    hidden = hidden + through(layer.self_attn.o_proj, attended)
+    normed, inner = layer.post_attention_layernorm(hidden), layer.mlp
+    gated: Tensor = inner.act_fn(through(inner.gate_proj, normed)) * through(inner.up_proj, normed)
+    return hidden + through(inner.down_proj, gated)
 
 
 def _flat(attended: Tensor) -> Tensor:
@@ -203,8 +208,8 @@ def _alike(stack: Any) -> bool:
         return False
     if set(getattr(stack.config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
         return False
-    attentions = [getattr(layer, "self_attn", None) for layer in layers]
-    if not all(hasattr(a, name) for a in attentions for name in (*MODULES, "head_dim")):
+    needed = [("self_attn", name) for name in ATTENTION] + [("mlp", name) for name in FEED_FORWARD]
+    if not all(hasattr(getattr(layer, part, None), name) for layer in layers for part, name in needed):
         return False
     text = TextModel(stack)
     table = stack.embed_tokens.weight

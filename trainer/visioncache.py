@@ -11,6 +11,7 @@ on what else was in its batch, so a run gives the same numbers whatever the fold
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from trainer.families import Prompt, VisionFeatures
 
 VERSION = 1
 MANIFEST = "manifest.json"
+STALE_S = 3600.0
 
 Encode = Callable[[Sequence[Prompt]], list[VisionFeatures]]
 
@@ -49,6 +51,7 @@ class VisionCache:
     def __init__(self, folder: Path, identity: dict[str, str]) -> None:
         self.folder, self.found, self.encoded = folder, 0, 0
         _claim(folder, {"version": str(VERSION), **identity})
+        _sweep(folder)
 
     def features(self, prompts: Sequence[Prompt], encode: Encode, device: torch.device) -> list[VisionFeatures]:
         """Features of each prompt: those on disk, and else those of `encode`, which are kept. Prompts have a video.
@@ -164,6 +167,14 @@ def _claim(folder: Path, identity: dict[str, str]) -> None:
         raise UserError(
             f"--cache-vision {folder}", f"holds the features of another vision tower ({told})", "give another folder"
         )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed left half written; nobody writes a file for as long as STALE_S."""
+    for aside in folder.rglob(".*.tmp"):
+        with suppress(FileNotFoundError):  # it has become whole, or another process sweeps too
+            if time.time() - aside.stat().st_mtime > STALE_S:
+                aside.unlink()
 
 
 def _read(file: Path, device: torch.device) -> VisionFeatures | None:

@@ -6,6 +6,7 @@ the cells next to it. How many cells is measured: as few as find nearly all that
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.fingerprint import fingerprint
 from pipeline.search.embeddings import Embedded
-from pipeline.store import Store
+from pipeline.store import Location, Store, objects
 
 VERSION = 1
 EXACT_LIMIT = 200_000
@@ -117,20 +118,21 @@ def open_index(
             read = of.read(some)
             yield np.concatenate([read[video] for video in some])
 
-    folder = store.path / "indexes"
+    folder = store.location / "indexes"
     name = f"frames-{fingerprint(VERSION, of.key, exact_limit, _TRAINING, _ROUNDS)}"
     data, about = folder / f"{name}.faiss", folder / f"{name}.json"
-    facts = json.loads(about.read_text(encoding="utf-8")) if about.is_file() and data.is_file() else None
-    if facts is None:
-        counts = [len(read[video]) for some in batches for read in [of.read(some)] for video in some]
-        fresh(sum(counts))
-        index = build(blocks, sum(counts), of.dim, exact_limit)
-        folder.mkdir(exist_ok=True)
-        _replace(data, lambda path: faiss.write_index(index, str(path)))
-        facts = {"scorer": of.scorer, "counts": counts, "exact": sum(counts) <= exact_limit, "measured": {}}
-        _replace(about, lambda path: path.write_text(json.dumps(facts), encoding="utf-8"))
-        _drop_older(folder, of.scorer, name)
-    index = faiss.read_index(str(data), 0 if facts["exact"] else faiss.IO_FLAG_MMAP)
+    with tempfile.TemporaryDirectory() as aside:  # faiss reads a file: an object store's is copied here
+        file = data.path if data.local else Path(aside) / data.name
+        there = file.is_file() if data.local else objects.fetch(data, file)
+        facts = json.loads(objects.read(about) or b"null") if there else None
+        if facts is None:
+            counts = [len(read[video]) for some in batches for read in [of.read(some)] for video in some]
+            fresh(sum(counts))
+            _keep(build(blocks, sum(counts), of.dim, exact_limit), data, file)
+            facts = {"scorer": of.scorer, "counts": counts, "exact": sum(counts) <= exact_limit, "measured": {}}
+            objects.write(about, json.dumps(facts).encode())
+            _drop_older(folder, of.scorer, name)
+        index = faiss.read_index(str(file), 0 if facts["exact"] else faiss.IO_FLAG_MMAP)
     if facts["exact"]:
         return FrameIndex(index, videos, facts["counts"], None)
 
@@ -141,7 +143,7 @@ def open_index(
         queries = encode(questions) if encode and of_texts else _some(blocks, sum(facts["counts"]), _SAMPLE)
         recall = tune(index, blocks, queries, "questions" if of_texts else "frames")
         facts["measured"][measured_by] = asdict(recall)
-        _replace(about, lambda path: path.write_text(json.dumps(facts), encoding="utf-8"))
+        objects.write(about, json.dumps(facts).encode())
     return FrameIndex(index, videos, facts["counts"], Recall(**facts["measured"][measured_by]))
 
 
@@ -217,15 +219,22 @@ def _some(blocks: Blocks, total: int, count: int) -> Floats:
     return np.concatenate(picked)
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    write(part)
-    part.replace(path)
+def _keep(index: Any, data: Location, file: Path) -> None:
+    """Write an index to a local file, and from there to an object store if that is where it belongs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    faiss.write_index(index, str(part))
+    part.replace(file)
+    if not data.local:
+        objects.send(file, data)
 
 
-def _drop_older(folder: Path, scorer: str, name: str) -> None:
-    """Remove the indexes of this scorer that the present one replaces, and what killed processes left."""
-    for about in folder.glob("frames-*.json"):
-        if about.stem != name and json.loads(about.read_text(encoding="utf-8"))["scorer"] == scorer:
-            about.unlink()
-            about.with_suffix(".faiss").unlink(missing_ok=True)
+def _drop_older(folder: Location, scorer: str, name: str) -> None:
+    """Remove the indexes of this scorer that the present one replaces."""
+    for about in objects.files(folder):
+        stem, _, ending = about.rpartition(".")
+        if stem == name or ending != "json" or not stem.startswith("frames-"):
+            continue
+        if json.loads(objects.read(folder / about) or b"{}").get("scorer") == scorer:
+            objects.remove(folder / about)
+            objects.remove(folder / f"{stem}.faiss")

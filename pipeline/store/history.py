@@ -4,7 +4,6 @@ import json
 import os
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pipeline.store import objects
 from pipeline.store.location import Location
@@ -18,7 +17,7 @@ def remember(store: Location, command: str) -> None:
     if commands(store)[-1:] == [command]:
         return
     now = datetime.now(UTC)
-    line = json.dumps({"time": now.isoformat(timespec="seconds"), "command": command}).encode() + b"\n"
+    line = json.dumps({"time": now.isoformat(timespec="microseconds"), "command": command}).encode() + b"\n"
     if not store.local:
         objects.write(store / _FOLDER / f"{now:%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:8]}.json", line)
         return
@@ -30,19 +29,14 @@ def remember(store: Location, command: str) -> None:
 
 
 def commands(store: Location) -> list[str]:
-    """All commands, oldest first. A line that a kill cut short is left out."""
-    out: list[str] = []
-    for line in _lines(store):
+    """All commands, oldest first, also of a store that was moved here. A line that a kill cut short is left out."""
+    folder = store / _FOLDER
+    found = [objects.read(store / _FILE), *(objects.read(folder / name) for name in objects.files(folder))]
+    out: list[tuple[str, str]] = []
+    for line in b"\n".join(content for content in found if content).decode(errors="replace").splitlines():
         try:
-            out.append(json.loads(line)["command"])
+            entry = json.loads(line)
+            out.append((str(entry["time"]), entry["command"]))
         except (ValueError, KeyError, TypeError):
             continue
-    return out
-
-
-def _lines(store: Location) -> list[str]:
-    if not store.local:
-        folder = store / _FOLDER
-        return [(objects.read(folder / name) or b"").decode() for name in objects.files(folder)]
-    file: Path = store.path / _FILE
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [command for _, command in sorted(out, key=lambda entry: entry[0])]

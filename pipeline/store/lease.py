@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,11 +89,12 @@ class Lease:
         )
 
     def release(self) -> None:
-        """End it, so that the next writer need not wait."""
+        """End it, so that the next writer need not wait. Of a store that does not answer it ends by itself."""
         self._stop.set()
         self._thread.join()
         if not self._lost_to:
-            self._write(replace(self._holder, until=time.time(), ended=True))
+            with suppress(UserError, OSError, ValueError, RuntimeError):
+                self._write(replace(self._holder, until=time.time(), ended=True))
 
     def _beat(self) -> None:
         while not self._stop.wait(self._last_s / 4):
@@ -103,7 +105,7 @@ class Lease:
                     self._lost_to = f"{other.who} took it over" if other else "another took it over"
                     return
                 self._write(replace(self._holder, until=time.time() + self._last_s))
-            except (UserError, OSError, ValueError):
+            except (UserError, OSError, ValueError, RuntimeError):
                 continue  # tried again; `check` says when it is too late
             self._safe_until = before + self._last_s * 2 / 3
 

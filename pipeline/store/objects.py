@@ -120,7 +120,7 @@ def reaching(location: Location) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         meant = None if location.local else refusal(error, location)
         if meant is None:
             raise

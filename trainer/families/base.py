@@ -3,8 +3,8 @@
 Legend of shapes: P prompt tokens, N vision patches, D features of a patch, V vision tokens, H hidden size.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,11 @@ from pipeline.errors import UserError
 from pipeline.prompts import SYSTEM, question_text
 from pipeline.views import View
 from trainer.families.positions import TEXT
+
+PIXELS = {"cpu": 2**21}
+"""Pixel values that pass through the tower at a time, without a gradient: on a CPU as many as its cache can follow."""
+MOST_PIXELS = 2**28
+"""The same on other devices, a GiB of float32."""
 
 _MARKER = "QUESTION"  # stands for the user's text where a chat template is taken apart
 
@@ -205,8 +210,24 @@ class ChatFamily:
 
     def encode(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
         shown = [p for p in prompts if len(p.grid)]
-        seen = iter(self.encode_videos(model, shown) if shown else [])
+        if torch.is_grad_enabled():
+            seen = iter(self.encode_videos(model, shown) if shown else [])
+        else:
+            seen = iter(self.encode_frames(model, shown))
         return [next(seen) if len(p.grid) else self.no_features(model) for p in prompts]
+
+    def encode_frames(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
+        """Features of prompts that all have a video, in as many passes as `PIXELS` asks for.
+
+        Every tower here looks at each frame alone, so a video may be cut between any two.
+        """
+        most = PIXELS.get(next(model.parameters()).device.type, MOST_PIXELS)
+        found: list[list[VisionFeatures]] = [[] for _ in prompts]
+        for places in _passes(prompts, most):
+            parts = [_frames(prompts[i], start, end) for i, start, end in places]
+            for (i, _, _), features in zip(places, self.encode_videos(model, parts), strict=True):
+                found[i].append(features)
+        return [_joined(parts) for parts in found]
 
     def encode_videos(self, model: Any, prompts: Sequence[Prompt]) -> list[VisionFeatures]:
         """Features of prompts that all have a video, in one pass of the tower."""
@@ -216,3 +237,37 @@ class ChatFamily:
         """Features of a prompt without a video: V = 0."""
         size = model.config.get_text_config().hidden_size
         return VisionFeatures(torch.empty(0, size, dtype=model.dtype, device=next(model.parameters()).device), ())
+
+
+def _passes(prompts: Sequence[Prompt], most: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Passes of (prompt, first frame, end), with at most `most` pixel values where a frame has no more."""
+    portion: list[tuple[int, int, int]] = []
+    left = most
+    for i, prompt in enumerate(prompts):
+        frames, start = int(prompt.grid[0, 0]), 0
+        size = prompt.pixels.numel() // frames
+        while start < frames:
+            if portion and size > left:
+                yield portion
+                portion, left = [], most
+            end = min(frames, start + max(1, left // size))
+            portion.append((i, start, end))
+            start, left = end, left - (end - start) * size
+    if portion:
+        yield portion
+
+
+def _frames(prompt: Prompt, start: int, end: int) -> Prompt:
+    """A prompt's pixels from one frame to another; its text stays as it is."""
+    rows = len(prompt.pixels) // int(prompt.grid[0, 0])
+    grid = prompt.grid.clone()
+    grid[0, 0] = end - start
+    return replace(prompt, pixels=prompt.pixels[start * rows : end * rows], grid=grid)
+
+
+def _joined(parts: Sequence[VisionFeatures]) -> VisionFeatures:
+    """A video's features from those of its frames."""
+    if len(parts) == 1:
+        return parts[0]
+    deep = zip(*(p.deepstack for p in parts), strict=True)
+    return VisionFeatures(torch.cat([p.pooled for p in parts]), tuple(torch.cat(layer) for layer in deep))

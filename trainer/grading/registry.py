@@ -3,18 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.grading import choices, nextgqa, video_mmmu, vsi_bench
+from trainer.grading import choices, nextgqa, qvhighlights, video_mmmu, vsi_bench
 from trainer.grading.benchmark import Benchmark, Rows, alone, column, counted, general, grounding, groups, key
 from trainer.grading.figures import Figure, difference, table_of
 from trainer.grading.graded import Graded
 
 BLIND = "blind"
 """The view without any frame."""
-
-
-def moments(row: Graded) -> str:
-    """one moment or several."""
-    return "one" if len(row.truth) == 1 else "several"
 
 
 def _grounded(title: str, **columns: str) -> Benchmark:
@@ -42,13 +37,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "tacos": _grounded("TACoS"),
         "time-r1": _grounded("Time-R1"),
         "temporal-r1": _grounded("Temporal-R1", dataset="dataset"),
-        "qvhighlights": Benchmark(
-            "QVHighlights",
-            alone(grounding),
-            {"moments": moments},
-            note="Of several moments the nearest counts, as in the official R1; the official mAP ranks several "
-            "predictions, and one response makes one.",
-        ),
+        "qvhighlights": qvhighlights.BENCHMARK,
     }.items()
 }
 

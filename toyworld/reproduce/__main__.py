@@ -1,0 +1,123 @@
+"""Measures what the papers claim on the toy world, with honest controls, and writes docs/results.md of it.
+
+    python -m toyworld.reproduce --out results              at most 40 minutes on 2 cores
+    python -m toyworld.reproduce --out results --beyond     recipes that are to beat both controls
+
+Types the commands of a real user. Stop it whenever you like: a second call goes on, and repeats nothing that is done.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.store import Store
+from toyworld.reproduce import collect, page, runs
+from toyworld.reproduce.datasets import derive
+from toyworld.reproduce.plan import FULL, MIN_VAR, POOL, SELECTED, SHIFTED, TINY, Run, Scale, runs_of
+from toyworld.reproduce.work import Prepared, Progress, Workplace, side_by_side
+
+SETUPS = {"full": FULL, "tiny": TINY}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m toyworld.reproduce",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of store and runs (default: results)")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of results.md (default: docs)")
+    parser.add_argument("--beyond", action="store_true", help="the recipes beyond the papers, not the papers' claims")
+    parser.add_argument("--scale", choices=list(SETUPS), default="full", help="tiny shows nothing but that it runs")
+    options = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        reproduce(Workplace(options.out), options.docs, SETUPS[options.scale], options.beyond)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def reproduce(place: Workplace, docs: Path, scale: Scale, beyond: bool) -> None:
+    """Prepare, run what is not done yet, and write the pages.
+
+    Raises:
+        UserError: a command failed, or the place holds something else.
+    """
+    with place.held(asdict(scale)):
+        prepared = Prepared(place)
+        selection = prepare(place, prepared, scale)
+        runs.evaluate(place, collect.START, place.start, scale)
+        todo = runs_of(scale, beyond)
+        progress = Progress(len(todo), partial(print, flush=True))
+
+        def job(run: Run) -> None:
+            progress.step(run.name, runs.do(place, run, scale))
+
+        side_by_side(place, [partial(job, run) for run in todo])
+        found = collect.figures(place, scale, prepared, selection, beyond)
+        write(place, docs, scale, found, beyond)
+
+
+def prepare(place: Workplace, prepared: Prepared, scale: Scale) -> dict[str, Any]:
+    """Start policy, store and datasets; returns what the selection told."""
+    at = ("--store", str(place.store))
+    data = ("strive-data",)
+    sampling = ("--temperature", str(scale.temperature), "--max-tokens", str(scale.max_tokens))
+    draws = ("--policy", str(place.start), "--split", "train", "--draws", str(scale.draws), *sampling, "--json")
+    chosen = ("--min-var", str(MIN_VAR), *draws)
+    blind = ("build-variants", *at, "--sampler", "uniform", "--no-spatial", "--json")
+    noise = ("--noise", str(scale.noise))
+    prepared.once("start", ("python", "-m", "toyworld.reproduce.start", str(place.start), *noise))
+    for split, clips in (("train", scale.clips), ("test", scale.test_clips)):
+        prepared.once("prepare", (*data, "ingest", *at, "--split", split, "--clips", str(clips), "--json"))
+    prepared.once("prepare", (*data, "cache-frames", *at, "--fps", "4", "--json"))
+    prepared.once("prepare", (*data, "score-frames", *at, "--json"))
+    # A store holds the views of one sampler at a time; a curated dataset keeps those that it was made with.
+    prepared.once("prepare", (*data, *blind))
+    prepared.once("prepare", (*data, "select", *at, "--name", SHIFTED, *chosen))
+    prepared.once("prepare", (*data, "build-variants", *at, "--json"))
+    selection = prepared.once("prepare", (*data, "select", *at, "--name", SELECTED, *chosen))
+    prepared.once("prepare", (*data, "select", *at, "--name", POOL, "--keep-all", "--ledger-only", *draws))
+    derive(Store(place.store), max(scale.seeds, scale.beyond_seeds))
+    return selection
+
+
+def write(place: Workplace, docs: Path, scale: Scale, found: dict[str, Any], beyond: bool) -> None:
+    """results.md, its picture, its figures as JSON, and the wall times."""
+    folder = docs / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = folder / ("beyond.json" if beyond else "reproduce.json")
+    mine.write_text(json.dumps(collect.steady(found), indent=1) + "\n", encoding="utf-8")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}."
+    (folder / ("times-beyond.md" if beyond else "times.md")).write_text(page.times(found, machine), encoding="utf-8")
+    if not beyond:
+        collect.draw(place, scale, folder / "curves.png")
+    papers = collect.read(folder / "reproduce.json")
+    if papers is None:
+        print(f"wrote {mine}; the page is written by the same command without --beyond")
+        return
+    (docs / "results.md").write_text(page.page(papers, collect.read(folder / "beyond.json")), encoding="utf-8")
+    print(f"wrote {docs / 'results.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Reads runs and answers back and makes the figures of them that the page is written of."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.store import Store
+from toyworld.demo_figures import hit_rates
+from toyworld.reproduce import curves, runs
+from toyworld.reproduce.figures import (
+    answer_table,
+    arm_figures,
+    differences,
+    seconds_a_step,
+    seed_differences,
+)
+from toyworld.reproduce.plan import ARMS, BEYOND, CONTROLS, TABLES, Run, Scale, runs_of
+from toyworld.reproduce.work import Prepared, Workplace
+
+START = "start"  # its evaluation's name
+
+
+def pairs(beyond: bool) -> list[tuple[str, str]]:
+    """Which arm is compared with which."""
+    if beyond:
+        return [(arm, control) for arm in BEYOND if arm not in CONTROLS for control in CONTROLS]
+    return [(table.subject, arm) for table in TABLES for arm in table.arms if arm != table.subject]
+
+
+def figures(
+    place: Workplace, scale: Scale, prepared: Prepared, selection: Mapping[str, Any], beyond: bool
+) -> dict[str, Any]:
+    """All figures, JSON-like: scale, samples, start, hit_rate, selection, arms, against, runs, prepared."""
+    todo = runs_of(scale, beyond)
+    rows = {run.name: runs.metrics(place, run) for run in todo}
+    tables = {run.name: answer_table(runs.answers(place, run.name)) for run in todo}
+    start = answer_table(runs.answers(place, START))
+    arms = {}
+    for arm in BEYOND if beyond else ARMS:
+        mine = [run.name for run in todo if run.arm.name == arm]
+        arms[arm] = arm_figures([rows[name] for name in mine], [tables[name] for name in mine])
+    against: dict[str, dict[str, Any]] = {}
+    for arm, other in pairs(beyond):
+        of = {name: [tables[run.name] for run in todo if run.arm.name == name] for name in (arm, other)}
+        found = differences(of[arm], of[other])
+        for name in ("grad_norm_cv",):
+            if name in arms[arm] and name in arms[other]:
+                found[name] = seed_differences(arms[arm][name]["seeds"], arms[other][name]["seeds"])
+        against.setdefault(arm, {})[other] = {n: [i.mean, i.low, i.high] for n, i in found.items()}
+    store = Store(place.store)
+    return {
+        "scale": asdict(scale),
+        "samples": {part: len(start[f"{part}_anchor"]) for part in ("accuracy", "miou")},
+        "start": {name: sum(each.values()) / len(each) for name, each in start.items() if each},
+        "hit_rate": hit_rates(
+            store.table("samples", ["sample_id", "origin"]).to_pylist(),
+            store.table("variants", ["sample_id", "variant", "times"]).to_pylist(),
+        ),
+        "selection": {name: selection[name] for name in ("pool", "kept", "dropped")},
+        "arms": arms,
+        "against": against,
+        "runs": [_run(place, run, scale, rows[run.name]) for run in todo],
+        "prepared": [{"command": shlex.join(each["words"]), "seconds": each["seconds"]} for each in prepared.done],
+    }
+
+
+def _run(place: Workplace, run: Run, scale: Scale, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "arm": run.arm.name,
+        "seed": run.seed,
+        "folder": str(place.run_folder(run.name)),
+        "command": shlex.join(runs.train_words(place, run, scale)),
+        "seconds_a_step": seconds_a_step(rows),
+        "seconds": sum(sum(row["seconds"].values()) for row in rows),
+    }
+
+
+def steady(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures without what differs from call to call: wall times."""
+    timeless = [{n: v for n, v in run.items() if not n.startswith("seconds")} for run in found["runs"]]
+    return {name: value for name, value in found.items() if name not in ("prepared", "runs")} | {"runs": timeless}
+
+
+def draw(place: Workplace, scale: Scale, path: Path) -> None:
+    """The three curves of the arms that Figure 3 is about."""
+    by_arm = {arm: [runs.metrics(place, Run(ARMS[arm], s)) for s in range(scale.seeds)] for arm in curves.COLOURS}
+    curves.draw(by_arm, path)
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """Figures that an earlier call left; None when there are none."""
+    if not file.exists():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
