@@ -21,6 +21,7 @@ from pipeline.variants import BuildVariants
 from pipeline.verify import Verdict, repair, verify
 from tests import verify_world as world
 from tests.clips import write_clip
+from tests.s3_server import serving
 from tests.tables import assert_same
 
 DERIVED = ("frames", "frame_embeddings", "frame_scores", "variants", "rollouts")
@@ -321,3 +322,25 @@ def test_other_commands_say_what_to_do_about_damage(damage: Callable[[Store], No
     damage(store)
     with pytest.raises(UserError, match=r"damaged.*strive-data verify"):
         run(BuildVariants(m=3, frames=4), store)
+
+
+def test_a_store_on_an_object_store_is_verified_and_repaired_as_well(sound: World, tmp_path: Path) -> None:
+    """The server keeps objects as files: what a store in a folder is damaged by damages one on S3."""
+    with serving(tmp_path) as server:
+        shutil.copytree(sound.store.path, tmp_path / "lab" / "store", ignore=shutil.ignore_patterns(FILE, ".lock"))
+        remote, files = Store("s3://lab/store", options=server.options), Store(tmp_path / "lab" / "store")
+        verdict = verify(remote, world.stages(), pixels=4)
+        assert verdict.well and not verdict.findings and not verdict.skipped
+        assert (verdict.store, verdict.frames) == ("s3://lab/store", sound.store.count("frames"))
+        flip_frame(files)
+        unlink_in("variants")(files)
+        tear("frame_scores")(files)
+        wrong = {("frames", "wrong checksum"), ("variants", "missing file"), ("frame_scores", "torn version")}
+        verdict = verify(remote, world.stages())
+        assert found(verdict) >= wrong and len(found(verdict)) <= len(wrong) + 1, "and what lies beside the file"
+        for _ in range(2):
+            repair(remote, verify(remote, world.stages()))
+            world.bring(remote, sound.files)
+        assert not verify(remote, world.stages()).findings
+        for table, rows in world.everything(remote).items():
+            assert_same(rows, sound.tables[table])

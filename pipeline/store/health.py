@@ -3,7 +3,6 @@
 And what puts such a table right: each step is one atomic commit or one rename.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import lance
 import pyarrow as pa
 
+from pipeline.store import objects
+from pipeline.store.location import Location, locate
 from pipeline.store.seals import Seal, digest, files_of, seals
 from pipeline.store.snapshot import pages
 
@@ -51,10 +52,11 @@ class Examined:
     """The newest version of a table that opens, and what is wrong with its files.
 
     dataset: None when the table is not there, or no version opens (then `broken` says so). files: looked at. unsealed:
-    those without a seal, because their writer was killed before it made one; they were read instead.
+    those without a seal, because their writer was killed before it made one, or on an object store, where there are
+    none; they were read instead.
     """
 
-    path: Path
+    place: Location
     dataset: Any = None
     broken: list[Broken] = field(default_factory=list)
     files: int = 0
@@ -108,31 +110,54 @@ class Examined:
         """The frames of each whole file without their pixels, and how to get those: see `Stored`."""
         for fragment in self.good():
             scanner = self.dataset.scanner(columns=_FRAME, fragments=[fragment], with_row_address=True)
-            yield scanner.to_table(), Stored(self.path, self.dataset, fragment)
+            yield scanner.to_table(), Stored(self.place, self.dataset, fragment)
 
 
 class Stored:
     """The pixels of one file of frames, as bytes."""
 
-    def __init__(self, path: Path, dataset: Any, fragment: Any) -> None:
-        self._path, self._dataset, self._fragment = path, dataset, fragment
+    def __init__(self, place: Location, dataset: Any, fragment: Any) -> None:
+        self._place, self._dataset, self._fragment = place, dataset, fragment
+
+    @property
+    def local(self) -> bool:
+        """Whether the data file can be read as a file."""
+        return self._place.local
 
     def pages(self) -> tuple[Path, list[list[tuple[int, int]]], int]:
         """As `Snapshot.pages`, of the column `pixels`."""
-        return pages(self._path, self._fragment, "pixels")
+        return pages(self._place.path, self._fragment, "pixels")
+
+    def many(self, rows: Sequence[int]) -> Iterator[Any]:
+        """As `take` for each of many ascending rows, some of them by one request."""
+        first = int(self._fragment.fragment_id) << 32
+        for some in (rows[i : i + _PIXEL_BATCH] for i in range(0, len(rows), _PIXEL_BATCH)):
+            listed = ", ".join(str(first + row) for row in some)
+            scanner = self._dataset.scanner(columns=["pixels"], filter=f"_rowaddr IN ({listed})", with_row_address=True)
+            try:
+                with objects.reaching(self._place):
+                    found = scanner.to_table()
+            except _DAMAGE:
+                yield from map(self.take, some)
+                continue
+            values = dict(zip(found["_rowaddr"].to_pylist(), found["pixels"], strict=True))
+            for row in some:
+                value = values.get(first + row)
+                yield None if value is None else value.as_buffer()
 
     def take(self, row: int) -> Any:
         """The bytes of a row of the file (deleted rows counted), by Lance; None when it cannot read them."""
         address = (int(self._fragment.fragment_id) << 32) + row
         try:
             scanner = self._dataset.scanner(columns=["pixels"], filter=f"_rowaddr = {address}")
-            return scanner.to_table()["pixels"][0].as_buffer()
+            with objects.reaching(self._place):
+                return scanner.to_table()["pixels"][0].as_buffer()
         except _DAMAGE:
             return None
 
 
 def examine(
-    path: Path, version: int | None = None, pixels: bool = True, digests: dict[Path, str] | None = None
+    place: Location, version: int | None = None, pixels: bool = True, digests: dict[Path, str] | None = None
 ) -> Examined:
     """Look at the files of a table's newest version, or of a certain one.
 
@@ -140,58 +165,58 @@ def examine(
         pixels: whether files without a seal that hold pixels are read to their end.
         digests: of files that were read before; filled.
     """
-    found = Examined(path, digests={} if digests is None else digests)
-    if not manifests(path):
+    found = Examined(place, digests={} if digests is None else digests)
+    if not manifests(place):
         return found
     if version is None:
         _open_newest(found)
     else:
         try:
-            found.dataset = lance.dataset(str(path), version=version)
+            found.dataset = _open(place, version)
         except _DAMAGE as error:
-            found.broken.append(Broken(TORN, f"{_VERSIONS}/{_manifest(path, version)}", _short(error)))
+            found.broken.append(Broken(TORN, f"{_VERSIONS}/{_manifest(place, version)}", _short(error)))
     if found.dataset is not None:
         _look(found, pixels)
     return found
 
 
-def manifests(path: Path) -> list[int]:
+def manifests(place: Location | Path) -> list[int]:
     """The numbers of the versions that a table has files of, the newest first."""
-    folder = path / _VERSIONS
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = objects.files(locate(place) / _VERSIONS)
     return sorted((_number(name) for name in names if name.endswith(".manifest")), reverse=True)
 
 
-def drop_fragments(path: Path, numbers: Sequence[int]) -> None:
+def drop_fragments(place: Location, numbers: Sequence[int]) -> None:
     """Remove pieces of a table as wholes, without reading them, in one commit."""
-    dataset = lance.dataset(str(path))
+    dataset = _open(place, None)
     gone = lance.LanceOperation.Delete([], sorted(numbers), "damaged")
-    lance.LanceDataset.commit(str(path), gone, read_version=dataset.version)
+    lance.LanceDataset.commit(place.uri, gone, read_version=dataset.version, storage_options=place.storage)
 
 
-def forget_tag(path: Path, tag: str) -> None:
+def forget_tag(place: Location, tag: str) -> None:
     """Take a tag away."""
-    lance.dataset(str(path)).tags.delete(tag)
+    _open(place, None).tags.delete(tag)
 
 
-def set_aside(file: Path, folder: Path) -> Path:
+def set_aside(file: Location, folder: Location) -> Location:
     """Move a file or a table into a folder, under a name that is free there; returns where it is now."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place, count = folder / file.name, 1
-    while place.exists():
-        place, count = folder / f"{file.name}.{count}", count + 1
-    return file.rename(place)
+    taken = {name.partition("/")[0] for name in objects.names(folder)}
+    name, count = file.name, 1
+    while name in taken:
+        name, count = f"{file.name}.{count}", count + 1
+    objects.move(file, folder / name)
+    return folder / name
 
 
 def _open_newest(found: Examined) -> None:
     """The newest version that opens; those above it are torn."""
     torn: list[Broken] = []
-    for number in manifests(found.path):
+    for number in manifests(found.place):
         try:
-            found.dataset = lance.dataset(str(found.path), version=number)
+            found.dataset = _open(found.place, number)
             found.dataset.get_fragments()
         except _DAMAGE as error:
-            torn.append(Broken(TORN, f"{_VERSIONS}/{_manifest(found.path, number)}", _short(error)))
+            torn.append(Broken(TORN, f"{_VERSIONS}/{_manifest(found.place, number)}", _short(error)))
             found.dataset = None
             continue
         break
@@ -199,13 +224,14 @@ def _open_newest(found: Examined) -> None:
 
 
 def _look(found: Examined, pixels: bool) -> None:
-    known = seals(found.path)
+    known = seals(found.place.path) if found.place.local else {}
+    there = None if found.place.local else set(objects.names(found.place))
     first = 0
     for fragment in found.dataset.get_fragments():
         rows = _rows(fragment)
-        wrong = _wrong_file(found, fragment, known)
+        wrong = _wrong_file(found, fragment, known) if there is None else _lost_file(found, fragment, there)
         if wrong is None and any(name not in known for name in files_of(fragment)):
-            wrong = _unreadable(fragment, pixels)
+            wrong = _unreadable(found.place, fragment, pixels)
         if wrong is not None:
             found.broken.append(Broken(*wrong, fragment.fragment_id, first, rows))
         first += rows
@@ -214,7 +240,7 @@ def _look(found: Examined, pixels: bool) -> None:
 def _wrong_file(found: Examined, fragment: Any, known: dict[str, Seal]) -> tuple[str, str, str] | None:
     sizes = {f"data/{file.path}": file.file_size_bytes for file in fragment.data_files()}
     for name in files_of(fragment):
-        file = found.path / name
+        file = found.place.path / name
         found.files += 1
         if not file.is_file():
             return MISSING, name, "it is not there"
@@ -229,18 +255,27 @@ def _wrong_file(found: Examined, fragment: Any, known: dict[str, Seal]) -> tuple
     return None
 
 
+def _lost_file(found: Examined, fragment: Any, there: set[str]) -> tuple[str, str, str] | None:
+    """On an object store, which stores an object wholly or not at all, and checks its bytes by itself."""
+    names = files_of(fragment)
+    found.files += len(names)
+    found.unsealed += len(names)
+    return next(((MISSING, name, "it is not there") for name in names if name not in there), None)
+
+
 def _digest(found: Examined, file: Path, mark: Seal) -> str:
     if file not in found.digests:
         found.digests[file] = digest(file, mark.out)
     return found.digests[file]
 
 
-def _unreadable(fragment: Any, pixels: bool) -> tuple[str, str, str] | None:
+def _unreadable(place: Location, fragment: Any, pixels: bool) -> tuple[str, str, str] | None:
     """A fragment whose values Lance cannot decode."""
     columns = [name for name in fragment.schema.names if pixels or name != "pixels"]
     try:
-        for _ in fragment.to_batches(columns=columns, batch_size=_PIXEL_BATCH if "pixels" in columns else None):
-            pass
+        with objects.reaching(place):
+            for _ in fragment.to_batches(columns=columns, batch_size=_PIXEL_BATCH if "pixels" in columns else None):
+                pass
     except _DAMAGE as error:
         return UNREADABLE, files_of(fragment)[0], _short(error)
     return None
@@ -257,9 +292,14 @@ def _number(name: str) -> int:
     return number if number < 1 << 63 else (1 << 64) - 1 - number
 
 
-def _manifest(path: Path, number: int) -> str:
+def _open(place: Location, version: int | None) -> Any:
+    with objects.reaching(place):
+        return lance.dataset(place.uri, version=version, storage_options=place.storage)
+
+
+def _manifest(place: Location, number: int) -> str:
     """The name of a version's file."""
-    names = (name for name in os.listdir(path / _VERSIONS) if name.endswith(".manifest"))
+    names = (name for name in objects.files(place / _VERSIONS) if name.endswith(".manifest"))
     return next((name for name in names if _number(name) == number), f"{number}.manifest")
 
 

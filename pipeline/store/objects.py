@@ -111,6 +111,21 @@ def remove(location: Location) -> None:
                 raise
 
 
+def move(source: Location, target: Location) -> None:
+    """Move a file or a folder: by one rename, or on an object store file by file, each there before it goes."""
+    if source.local:
+        target.path.parent.mkdir(parents=True, exist_ok=True)
+        source.path.rename(target.path)
+        return
+    below = names(source)
+    for old, new in [(source / name, target / name) for name in below] or [(source, target)]:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "file"
+            if fetch(old, file):
+                send(file, new)
+                remove(old)
+
+
 @contextmanager
 def reaching(location: Location) -> Iterator[None]:
     """Around what speaks to an object store.
@@ -137,6 +152,8 @@ def refusal(error: BaseException, location: Location | None = None) -> UserError
     code, status = _CODE.search(text), _STATUS.search(text)
     said = code[1] if code else f"status {status[1]}" if status else ""
     server = options.get("aws_endpoint") or options.get("endpoint") or "its server"
+    if said in ("NoSuchKey", "BlobNotFound") or (status and status[1] == "404" and not _NO_BUCKET.search(text)):
+        return None  # a file of the store is gone: that is damage
     if _NO_BUCKET.search(text):
         return UserError(place, f"there is no such bucket ({said})", "create it, or check --store")
     if (status and status[1] in ("401", "403")) or said in ("AccessDenied", "InvalidAccessKeyId"):

@@ -242,12 +242,8 @@ class Store:
         return self.curated_at(name).path
 
     def verdicts_at(self, name: str) -> Location:
-        """Where the verdicts of a curated dataset lie. Raises UserError: the name cannot be a folder's."""
+        """Where its verdicts lie. Raises UserError: the name cannot be a folder's."""
         return self._named("verdicts", name)
-
-    def verdicts_path(self, name: str) -> Path:
-        """The folder that its verdicts lie in. Raises UserError: a bad name, or they lie on an object store."""
-        return self.verdicts_at(name).path
 
     def curated_names(self) -> list[str]:
         """Names of the curated datasets, sorted."""

@@ -94,7 +94,7 @@ def compact(table: Location, dataset: Any, large: bool) -> bool:
     Raises:
         UserError: a file of the table is damaged.
     """
-    if table.local and not examine(table.path, pixels=False).whole:
+    if table.local and not examine(table, pixels=False).whole:
         raise UserError(f"table {table}", "some of its files are damaged", "strive-data verify, then with --repair")
     options = {"batch_size": _BATCH, "num_threads": 1} if large else {}
     before = dataset.version

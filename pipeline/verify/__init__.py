@@ -41,10 +41,10 @@ def verify(
         seed: of what is drawn.
     """
     tables = Tables(store)
-    verdict = Verdict(str(store.path))
+    verdict = Verdict(str(store.location))
     for name in TABLES:
         examined = tables.examined[name]
-        verdict.findings += broken_files(name, examined, examined.path)
+        verdict.findings += broken_files(name, examined, examined.place)
         _count(verdict, name, examined)
 
     def add(found: Sequence[Finding]) -> None:

@@ -20,13 +20,13 @@ def check_curated(store: Store, tables: Tables) -> tuple[list[Finding], dict[str
     needed: set[str] = set()
     for name in store.curated_names():
         read: dict[tuple[str, str], Examined] = {}
-        for kind, path in (("curated", store.curated_path(name)), ("verdicts", store.verdicts_path(name))):
+        for kind, place in (("curated", store.curated_at(name)), ("verdicts", store.verdicts_at(name))):
             table = f"{kind}/{name}"
-            newest[table] = examine(path)
-            found += broken_files(table, newest[table], path)
+            newest[table] = examine(place)
+            found += broken_files(table, newest[table], place)
             tags = newest[table].tags()
             for tag, version in tags.items():
-                read[kind, tag] = examine(path, version, digests=newest[table].digests)
+                read[kind, tag] = examine(place, version, digests=newest[table].digests)
             lost = [tag for tag in tags if read[kind, tag].broken]
             if lost:
                 about = "files of these tags are broken or lost; select again makes the same tag"

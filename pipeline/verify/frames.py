@@ -67,6 +67,9 @@ def check_sums(
 
 def _values(stored: Any, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
     """The bytes of rows of a data file; None where there are no such bytes."""
+    if not stored.local:
+        yield from stored.many(rows.tolist())
+        return
     path, pages, count = stored.pages()
     places = value_places(path, pages, count)
     if places is None:

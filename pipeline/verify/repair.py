@@ -1,12 +1,9 @@
 """Take away what a check found to be wrong, and only that; the next run of its stage makes it again."""
 
-from pathlib import Path
-
 import numpy as np
 
-from pipeline.store import Store
+from pipeline.store import Location, Store
 from pipeline.store.health import drop_fragments, forget_tag, set_aside
-from pipeline.store.location import locate
 from pipeline.store.rows import drop_rows
 from pipeline.verify.findings import Verdict
 
@@ -30,12 +27,12 @@ def repair(store: Store, verdict: Verdict) -> list[str]:
     done: list[str] = []
     with store.writing():
         for finding in verdict.findings:
-            path = place_of(store, finding.table)
+            place = place_of(store, finding.table)
             for name in finding.aside:
-                at = set_aside(path if name == "." else path / name, store.path / ASIDE / finding.table)
-                done.append(f"{finding.table}: {name if name != '.' else path.name} moved to {at}")
+                at = set_aside(place if name == "." else place / name, store.location / ASIDE / finding.table)
+                done.append(f"{finding.table}: {name if name != '.' else place.name} moved to {at}")
             for tag in finding.tags:
-                forget_tag(path, tag)
+                forget_tag(place, tag)
                 done.append(f"{finding.table}: tag {tag} taken away")
         for finding in verdict.findings:  # before rows: Lance looks for rows in every file
             if finding.fragments:
@@ -44,14 +41,14 @@ def repair(store: Store, verdict: Verdict) -> list[str]:
         for table in dict.fromkeys(finding.table for finding in verdict.findings if len(finding.drop)):
             rows = [finding.drop for finding in verdict.findings if finding.table == table]
             addresses = np.unique(np.concatenate(rows))
-            drop_rows(locate(place_of(store, table)), addresses)
+            drop_rows(place_of(store, table), addresses)
             done.append(f"{table}: {len(addresses)} rows dropped")
     return done
 
 
-def place_of(store: Store, table: str) -> Path:
+def place_of(store: Store, table: str) -> Location:
     """Where a table of a finding lies."""
     kind, _, name = table.partition("/")
     if kind == "curated":
-        return store.curated_path(name)
-    return store.verdicts_path(name) if kind == "verdicts" else store.table_path(kind)
+        return store.curated_at(name)
+    return store.verdicts_at(name) if kind == "verdicts" else store.table_at(kind)

@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from pipeline.schemas import KEYS, TABLES
-from pipeline.store import Store
+from pipeline.store import Location, Store
 from pipeline.store.health import TORN, Broken, Examined, examine
 from pipeline.verify.findings import OWNER, Finding, some
 
@@ -22,7 +21,7 @@ class Tables:
 
     def __init__(self, store: Store) -> None:
         self.examined: dict[str, Examined] = {
-            name: examine(store.table_path(name), pixels=name != "frames") for name in TABLES
+            name: examine(store.table_at(name), pixels=name != "frames") for name in TABLES
         }
         self.gone: dict[str, list[np.ndarray]] = {name: [] for name in TABLES}
 
@@ -59,7 +58,7 @@ def row_key(name: str) -> list[str]:
     return [*KEYS[name], *_SAME.get(name, ())]
 
 
-def broken_files(table: str, examined: Examined, place: Path) -> list[Finding]:
+def broken_files(table: str, examined: Examined, place: Location) -> list[Finding]:
     """A finding for each kind of broken file of a table.
 
     Args:
