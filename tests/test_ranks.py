@@ -33,12 +33,14 @@ from trainer.weights import check_plugin
 ROOT = Path(__file__).resolve().parent.parent
 CPU, SPREAD, MACHINES = (ROOT / f"docs/accelerate/{name}.yaml" for name in ("cpu", "fsdp2", "two-nodes"))
 PATIENCE = 150.0
+pytestmark = pytest.mark.timeout(3 * PATIENCE)  # the first tests wait for up to three launches
 SFT: dict[str, Any] = {"dataset": "toy", "steps": 3, "lr": 1e-3, "device": "cpu"}
 STRAIGHT: dict[str, Any] = SETTINGS | {"steps": 3, "scale": "task-ema", "refill": 1, "warmup": 2}
 RUNS: dict[str, dict[str, Any]] = {
     "one-group": SETTINGS | {"groups": 1, "steps": 5},  # the second process never has a sample
     "waves": SETTINGS | {"two_wave": True, "kl": 0.1, "ratio": "sequence", "loss": "sequence", "freeze_vision": False},
     "again": SETTINGS | {"freeze_vision": False, "gradient_checkpointing": True, "micro_tokens": 300},
+    "cached": SETTINGS,  # by two processes that fill one folder of vision features; by one that encodes
     "lora": SETTINGS | {"lora_rank": 4, "lr": 1e-2, "train_subset": 4, "loss": "constant", "steps": 3},
     "sft": SFT | {"groups": 3},
     "sft-one-group": SFT | {"groups": 1},
@@ -97,11 +99,20 @@ def straight(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def all_runs(store: Path, folder: Path) -> list[list[str]]:
+    """The commands of RUNS, each in a folder of its name."""
+    kept = ["--cache-vision", str(folder / "features")]
+    return [
+        words_of(name, settings, store, folder / name, *(kept if name == "cached" else []))
+        for name, settings in RUNS.items()
+    ]
+
+
 @pytest.fixture(scope="module")
 def folders(store: Path, straight: Path) -> Path:
     """The folder of `straight`, with all other runs of two processes beside it, one of them resumed after a step."""
     killed_after_a_step(straight, straight.parent / "killed")
-    lines = [words_of(name, settings, store, straight.parent / name) for name, settings in RUNS.items()]
+    lines = all_runs(store, straight.parent)
     lines += [words_of("run", STRAIGHT, store, straight.parent / "killed", "--resume")]
     done = launched("tests.ranks_world", json.dumps(lines))
     assert done.returncode == 0, done.stderr
@@ -114,7 +125,7 @@ def spread(store: Path, straight: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("spread")
     killed_after_a_step(straight, folder / "killed")
     lines = [words_of("run", STRAIGHT | {"checkpoint_every": [1, 9]}, store, folder / "straight")]
-    lines += [words_of(name, settings, store, folder / name) for name, settings in RUNS.items()]
+    lines += all_runs(store, folder)
     lines += [words_of("run", STRAIGHT, store, folder / "killed", "--resume")]
     lines += [["held", str(folder / "held.json")]]
     done = launched("tests.ranks_world", json.dumps(lines), config=SPREAD)
@@ -129,7 +140,6 @@ def killed_after_a_step(run: Path, copy: Path) -> None:
         shutil.rmtree(copy / gone)
 
 
-@pytest.mark.timeout(300)
 def test_two_processes_are_one(store: Path, straight: Path, spread: Path, tmp_path: Path) -> None:
     commands([words_of("run", STRAIGHT, store, tmp_path)])
     for two in (straight, spread / "straight"):
@@ -140,7 +150,6 @@ def test_two_processes_are_one(store: Path, straight: Path, spread: Path, tmp_pa
         assert any(row["replaced"] for row in rows)
 
 
-@pytest.mark.timeout(300)
 def test_a_resumed_run_of_two_processes_equals_a_straight_one(straight: Path, folders: Path) -> None:
     assert rows_of(folders / "killed") == rows_of(straight)
     newest, expected = newest_whole(folders / "killed"), newest_whole(straight)
@@ -149,7 +158,6 @@ def test_a_resumed_run_of_two_processes_equals_a_straight_one(straight: Path, fo
     assert folder_fingerprint(newest) == folder_fingerprint(expected)
 
 
-@pytest.mark.timeout(300)
 def test_a_checkpoint_says_nothing_of_how_weights_were_held(straight: Path, spread: Path) -> None:
     """FSDP2 goes on with a run of whole weights; its own checkpoints hold the same files, names and types."""
     assert_near(rows_of(spread / "killed"), rows_of(straight))
@@ -168,7 +176,6 @@ def test_a_checkpoint_says_nothing_of_how_weights_were_held(straight: Path, spre
             assert (mine[place][name] - value).abs().max() < 1e-5
 
 
-@pytest.mark.timeout(300)
 def test_a_process_holds_its_share_between_steps(spread: Path) -> None:
     """Half of the weights and of the moments; in a step all weights, and after it half of them again."""
     both = json.loads((spread / "held.json").read_text())
@@ -178,7 +185,6 @@ def test_a_process_holds_its_share_between_steps(spread: Path) -> None:
     assert all(abs(one[1] / total - 0.5) < 0.01 for one in both)
 
 
-@pytest.mark.timeout(300)
 def test_one_process_goes_on_with_a_run_of_two(store: Path, straight: Path, spread: Path, tmp_path: Path) -> None:
     for number, two in enumerate((straight, spread / "straight")):
         killed_after_a_step(two, tmp_path / str(number))
@@ -186,7 +192,6 @@ def test_one_process_goes_on_with_a_run_of_two(store: Path, straight: Path, spre
         assert_near(rows_of(tmp_path / str(number)), rows_of(straight))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", list(RUNS))
 def test_two_processes_are_one_whatever_is_trained(
     store: Path, folders: Path, spread: Path, tmp_path: Path, name: str
@@ -199,7 +204,6 @@ def test_two_processes_are_one_whatever_is_trained(
         assert_near_weights(two, tmp_path, RUNS[name]["lr"])
 
 
-@pytest.mark.timeout(300)
 def test_a_failure_of_one_process_ends_all_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One video of four has frames whose checksum is not theirs; who is dealt it fails, who is not says so too."""
     clean: list[bytes] = []
