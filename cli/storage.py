@@ -1,7 +1,8 @@
 """How an object store is reached: two options of every command that has --store.
 
-They go before what the environment says (AWS_ACCESS_KEY_ID and its like, which Lance reads by itself). What they hold
-is shared with the whole process and handed to its workers; it is never written down.
+They go before the table [storage] in the settings of --config, and this before what the environment says
+(AWS_ACCESS_KEY_ID and its like, which Lance reads by itself). What they hold is shared with the whole process and
+handed to its workers; it is never written down.
 """
 
 import functools
@@ -16,6 +17,7 @@ import typer
 
 from pipeline.safetext import redacted
 from pipeline.store.location import SCHEMES, hidden_option, read_options, share
+from trainer.settings import storage_of
 
 _FILE, _OPTION = "--storage", "--storage-option"
 
@@ -78,7 +80,8 @@ def again(text: str) -> str:
 def _with_storage(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, storage: Path | None = None, storage_option: list[str] | None = None, **given: Any) -> Any:
-        share(read_options(storage, storage_option or []))
+        base = storage_of(given["config"]) if given.get("config") else {}
+        share(read_options(storage, storage_option or [], base))
         return function(*args, **given)
 
     signature = inspect.signature(function)

@@ -212,6 +212,19 @@ def test_one_of_many_claims_a_number(remote: Store) -> None:
     assert lease._newest(remote.location) == (1, holders[won.index(True)])
 
 
+def test_an_old_look_at_the_leases_gives_none(remote: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number 1 was claimed, ended, followed by 2 and removed: who still believes it to be next claims it in vain."""
+    other = lease._holder()
+    assert lease._claim(remote.location, 2, other)
+    looks = [(0, None)]
+    true = lease._newest
+    monkeypatch.setattr(lease, "_newest", lambda store: looks.pop() if looks else true(store))
+    with pytest.raises(UserError, match="another process"):
+        lease.take(remote.location, wait_s=0.2)
+    assert not looks
+    assert lease._claimant(remote.location / "leases" / "00000009.lance") is None
+
+
 @pytest.mark.parametrize("step", ["_versions", "_transactions", "data"])
 def test_a_kill_within_a_commit_leaves_the_rows_of_before(remote: Store, server: Server, step: str) -> None:
     remote.append("frames", frames("first", 2))

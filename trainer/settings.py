@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import UserError
 from trainer.config import Config
 
+_STORAGE = "storage"
 SHOW = "`strive-train config` lists every setting with its meaning"
 
 
@@ -27,14 +28,14 @@ def build(
     Args:
         kind: RunConfig or SftConfig.
         base: defaults that the program adds.
-        file: TOML with top-level keys.
+        file: TOML with top-level keys; its table [storage] says how the store is reached and is no setting.
         sets: texts "key=value"; a list is written as in TOML: "betas=[0.9, 0.95]".
         options: values by name; None means that the option was not given.
 
     Raises:
         UserError: unreadable file, unknown key, wrong value, or a key given by an option and by `--set`.
     """
-    values = read_toml(file) if file else {}
+    values = {name: value for name, value in (read_toml(file) if file else {}).items() if name != _STORAGE}
     given = {name: value for name, value in (options or {}).items() if value is not None}
     assigned = dict(parse_assignment(text) for text in sets)
     for name in assigned.keys() & given.keys():
@@ -43,6 +44,11 @@ def build(
         return kind.model_validate({**(base or {}), **values, **given, **assigned})
     except ValidationError as error:
         raise user_error(error, kind) from error
+
+
+def storage_of(file: Path) -> Any:
+    """The table [storage] of a TOML file of settings: secrets, which no resolved setting may hold. Raises UserError."""
+    return read_toml(file).get(_STORAGE, {})
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def take(store: Location, wait_s: float | None = None) -> Lease:
         number, other = _newest(store)
         if other is None or not other.alive(time.time()):
             mine = _holder()
-            if _claim(store, number + 1, mine):
+            # The look may be old: what was claimed since and forgotten again could be claimed a second time.
+            if _claim(store, number + 1, mine) and _highest(store) == number + 1:
                 _forget(store, number)
                 return Lease(store, number + 1, mine)
         elif _clock() > patience:
@@ -140,17 +141,20 @@ def take(store: Location, wait_s: float | None = None) -> Lease:
         time.sleep(secrets.SystemRandom().uniform(0.05, 0.3))
 
 
+def _highest(store: Location) -> int:
+    """The highest number that was claimed; 0 when there was none."""
+    return max((int(path[:8]) for path in objects.names(store / _FOLDER) if f"{_TABLE}/_versions/" in path), default=0)
+
+
 def _newest(store: Location) -> tuple[int, Holder | None]:
-    """The highest number that was claimed, and its holder; 0 and None when there was none."""
-    folder = store / _FOLDER
-    claimed = {int(path[:8]) for path in objects.names(folder) if f"{_TABLE}/_versions/" in path}
-    if not claimed:
+    """The highest number that was claimed, and its holder; None when there was none, or it is gone by now."""
+    number = _highest(store)
+    if not number:
         return 0, None
-    number = max(claimed)
-    beat = objects.read(folder / f"{number:08d}{_BEAT}")
+    beat = objects.read(store / _FOLDER / f"{number:08d}{_BEAT}")
     if beat is not None:
         return number, Holder(**json.loads(beat))
-    return number, _claimant(folder / f"{number:08d}{_TABLE}")
+    return number, _claimant(store / _FOLDER / f"{number:08d}{_TABLE}")
 
 
 def _claim(store: Location, number: int, holder: Holder) -> bool:
@@ -168,8 +172,14 @@ def _claim(store: Location, number: int, holder: Holder) -> bool:
 
 
 def _claimant(table: Location) -> Holder | None:
+    """Whose table it is; None when the next holder has removed it meanwhile."""
     with objects.reaching(table):
-        first = lance.dataset(table.uri, version=1, storage_options=table.storage).to_table()
+        try:
+            first = lance.dataset(table.uri, version=1, storage_options=table.storage).to_table()
+        except (OSError, ValueError) as error:
+            if "not found" not in str(error).lower():
+                raise
+            return None
     return Holder(**json.loads(first["holder"][0].as_py()))
 
 

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -137,8 +138,13 @@ def locate(place: "str | Path | Location", options: Mapping[str, str] | None = N
     return Location("/".join([f"{scheme}://{bucket}", *parts]), chosen)
 
 
-def read_options(file: Path | None, pairs: Iterable[str] = ()) -> dict[str, str]:
+def read_options(
+    file: Path | None, pairs: Iterable[str] = (), base: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, str]:
     """Storage options from a file (TOML, or JSON when it is named so) and from texts "key=value", which go first.
+
+    Args:
+        base: what the table [storage] of a training run's settings holds; all others go before it.
 
     Raises:
         UserError: the file cannot be read, or something in it is not one key and one value.
@@ -156,8 +162,9 @@ def read_options(file: Path | None, pairs: Iterable[str] = ()) -> dict[str, str]
             raise UserError(
                 f"--storage {file}", "is neither TOML nor, as .json, JSON", 'lines of key = "value"'
             ) from None
-        if not isinstance(found, dict) or not all(isinstance(v, str | int | float) for v in found.values()):
-            raise UserError(f"--storage {file}", "expected keys with one value each", 'lines of key = "value"')
+        _refuse_nested(found, f"--storage {file}")
+    _refuse_nested(base, "[storage] of --config")
+    found = {**base, **found}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
@@ -166,6 +173,11 @@ def read_options(file: Path | None, pairs: Iterable[str] = ()) -> dict[str, str]
             )
         found[name.strip()] = value.strip()
     return {k.lower(): str(v).lower() if isinstance(v, bool) else str(v) for k, v in found.items()}
+
+
+def _refuse_nested(found: Any, where: str) -> None:
+    if not isinstance(found, Mapping) or not all(isinstance(v, str | int | float) for v in found.values()):
+        raise UserError(where, "expected keys with one value each", 'lines of key = "value"')
 
 
 def hidden_option(pair: str) -> str:

@@ -151,7 +151,7 @@ def refusal(error: BaseException, location: Location | None = None) -> UserError
     place = f"store {location}" if location else "object store"
     code, status = _CODE.search(text), _STATUS.search(text)
     said = code[1] if code else f"status {status[1]}" if status else ""
-    server = options.get("aws_endpoint") or options.get("endpoint") or "its server"
+    server = next((value for name, value in options.items() if name.endswith("endpoint")), "its server")
     if said in ("NoSuchKey", "BlobNotFound") or (status and status[1] == "404" and not _NO_BUCKET.search(text)):
         return None  # a file of the store is gone: that is damage
     if _NO_BUCKET.search(text):
