@@ -16,6 +16,7 @@ from pipeline.framereader import FrameReader
 from pipeline.runner import run
 from pipeline.schemas import TABLES
 from pipeline.store import Store
+from pipeline.store.health import examine
 from pipeline.store.seals import FILE
 from pipeline.variants import BuildVariants
 from pipeline.verify import Verdict, repair, verify
@@ -113,6 +114,14 @@ def tear_all(name: str) -> Callable[[Store], None]:
     return damage
 
 
+def flip_version(store: Store) -> None:
+    world.flip(world.newest_manifest(store, "variants"), 60)
+
+
+def cut_tag(store: Store) -> None:
+    world.cut(store.curated_path("d") / "_refs" / "tags" / "files-2.json")
+
+
 def double(name: str) -> Callable[[Store], None]:
     def damage(store: Store) -> None:
         rows = store.table(name)
@@ -188,6 +197,8 @@ DAMAGES: dict[str, tuple[Callable[[Store], None], set[tuple[str, str]]]] = {
     "half of verdicts": (cut_in("verdicts"), {("verdicts/d", "cut file"), ("verdicts/d", "broken tag")}),
     **{f"a torn version of {n}": (tear(n), {(n, "torn version")}) for n in ("samples", "frames", "variants")},
     "all versions of variants": (tear_all("variants"), {("variants", "torn version")}),
+    "a bit of a version": (flip_version, {("variants", "torn version")}),
+    "half of a tag": (cut_tag, {("curated/d", "unreadable tag")}),
     "a torn tag": (tear("curated"), {("curated/d", "torn version"), ("curated/d", "broken tag")}),
     **{f"rows of {n} twice": (double(n), {(n, "rows twice")}) for n in ("videos", "samples", *DERIVED, "quarantine")},
     "two answers to one draw": (contradict, {("rollouts", "rows twice")}),
@@ -286,6 +297,19 @@ def test_files_without_a_seal_are_read_instead(store: Store) -> None:
     assert verdict.well and all(about["unsealed"] for about in verdict.tables.values())
     world.flip(world.data_file(store, "variants"), -20)  # where a file says where its parts are
     assert found(verify(store)) == {("variants", "unreadable file")}
+
+
+def test_a_changed_seal_speaks_against_no_file(store: Store) -> None:
+    """A file whose seal is lost is read instead; nothing good is dropped."""
+    file = store.table_path("variants") / FILE
+    for place in range(0, file.stat().st_size, 7):
+        whole = file.read_bytes()
+        world.flip(file, place)
+        assert examine(store.table_at("variants")).whole
+        file.write_bytes(whole)
+    world.flip(file, -40)  # the last one is that of a data file
+    verdict = verify(store, world.stages())
+    assert verdict.well and verdict.tables["variants"]["unsealed"] == 1
 
 
 def test_a_sample_of_frames_is_checked(store: Store) -> None:

@@ -3,6 +3,7 @@
 And what puts such a table right: each step is one atomic commit or one rename.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,10 @@ import pyarrow as pa
 
 from pipeline.store import objects
 from pipeline.store.location import Location, locate
-from pipeline.store.seals import Seal, digest, files_of, seals
+from pipeline.store.seals import Seal, digest, files_of, forget_gone, seals
 from pipeline.store.snapshot import pages
 
-_VERSIONS = "_versions"
+_VERSIONS, _TAGS = "_versions", "_refs/tags"
 _PIXEL_BATCH, _LARGE_BATCH = 64, 256
 _FRAME = ["video_id", "index", "checksum"]
 _LARGE = {"embeddings", "scores", "indices"}  # columns of which few rows are held at once
@@ -62,6 +63,7 @@ class Examined:
     files: int = 0
     unsealed: int = 0
     digests: dict[Path, str] = field(default_factory=dict, repr=False)
+    known: dict[str, Seal] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -81,10 +83,21 @@ class Examined:
         return [fragment for fragment in self.dataset.get_fragments() if fragment.fragment_id not in bad]
 
     def tags(self) -> dict[str, int]:
-        """{tag: version}."""
-        if self.dataset is None:
-            return {}
-        return {tag: int(about["version"]) for tag, about in self.dataset.tags.list().items()}
+        """{tag: version}, of the tags whose files can be read."""
+        return {name.removesuffix(".json"): version for name, version in self._tag_files() if version is not None}
+
+    def lost_tags(self) -> list[str]:
+        """The files of tags that cannot be read, relative to the table."""
+        return [f"{_TAGS}/{name}" for name, version in self._tag_files() if version is None]
+
+    def _tag_files(self) -> list[tuple[str, int | None]]:
+        found: list[tuple[str, int | None]] = []
+        for name in sorted(objects.files(self.place / _TAGS)):
+            try:
+                found.append((name, int(json.loads(objects.read(self.place / _TAGS / name) or b"")["version"])))
+            except (ValueError, KeyError, TypeError):
+                found.append((name, None))
+        return found
 
     def numbers(self) -> list[int]:
         """The numbers of all fragments, in scan order."""
@@ -165,16 +178,15 @@ def examine(
         pixels: whether files without a seal that hold pixels are read to their end.
         digests: of files that were read before; filled.
     """
-    found = Examined(place, digests={} if digests is None else digests)
+    known = seals(place.path) if place.local else {}
+    found = Examined(place, digests={} if digests is None else digests, known=known)
     if not manifests(place):
         return found
     if version is None:
         _open_newest(found)
     else:
-        try:
-            found.dataset = _open(place, version)
-        except _DAMAGE as error:
-            found.broken.append(Broken(TORN, f"{_VERSIONS}/{_manifest(place, version)}", _short(error)))
+        torn = _opened(found, version)
+        found.broken += [torn] if torn else []
     if found.dataset is not None:
         _look(found, pixels)
     return found
@@ -198,8 +210,11 @@ def forget_tag(place: Location, tag: str) -> None:
     _open(place, None).tags.delete(tag)
 
 
-def set_aside(file: Location, folder: Location) -> Location:
-    """Move a file or a table into a folder, under a name that is free there; returns where it is now."""
+def set_aside(table: Location, part: str, folder: Location) -> Location:
+    """Move a file of a table, or all of it ("."), into a folder, under a name that is free there: where it is now."""
+    file = table if part == "." else table / part
+    if table.local:
+        forget_gone(table.path, going=part)
     taken = {name.partition("/")[0] for name in objects.names(folder)}
     name, count = file.name, 1
     while name in taken:
@@ -210,21 +225,32 @@ def set_aside(file: Location, folder: Location) -> Location:
 
 def _open_newest(found: Examined) -> None:
     """The newest version that opens; those above it are torn."""
-    torn: list[Broken] = []
     for number in manifests(found.place):
-        try:
-            found.dataset = _open(found.place, number)
-            found.dataset.get_fragments()
-        except _DAMAGE as error:
-            torn.append(Broken(TORN, f"{_VERSIONS}/{_manifest(found.place, number)}", _short(error)))
-            found.dataset = None
-            continue
-        break
-    found.broken += torn
+        torn = _opened(found, number)
+        if torn is None:
+            return
+        found.broken.append(torn)
+
+
+def _opened(found: Examined, version: int) -> Broken | None:
+    """Open a version; or what is wrong with its file."""
+    name = f"{_VERSIONS}/{_manifest(found.place, version)}"
+    mark = found.known.get(name)
+    if mark is not None:
+        file = found.place.path / name
+        if file.is_file() and (file.stat().st_size != mark.size or digest(file, mark.out) != mark.digest):
+            return Broken(TORN, name, "its bytes are not those that were written")
+    try:
+        dataset = _open(found.place, version)
+        dataset.get_fragments()
+    except _DAMAGE as error:
+        return Broken(TORN, name, _short(error))
+    found.dataset = dataset
+    return None
 
 
 def _look(found: Examined, pixels: bool) -> None:
-    known = seals(found.place.path) if found.place.local else {}
+    known = found.known
     there = None if found.place.local else set(objects.names(found.place))
     first = 0
     for fragment in found.dataset.get_fragments():

@@ -33,48 +33,61 @@ class Seal(NamedTuple):
 
 
 def seal(path: Path, dataset: Any) -> None:
-    """Seal the files of a version that have no seal yet. The caller holds the store's lock."""
+    """Seal the files of a version that have no seal yet, its own among them. The caller holds the store's lock."""
     known = _known.get(str(path))
     if known is None:
         known = _known[str(path)] = set(seals(path))
     lines = []
-    for fragment in dataset.get_fragments():
-        for name in files_of(fragment):
-            if name not in known:
-                found = _made(path, name)
-                lines.append(json.dumps({"file": name, "bytes": found.size, "xxh3": found.digest, "out": found.out}))
-                known.add(name)
+    files = [name for fragment in dataset.get_fragments() for name in files_of(fragment)]
+    for name in (manifest(path, dataset.version), *files):
+        if name not in known:
+            lines.append(_line(name, _made(path, name)))
+            known.add(name)
     if lines:
-        _add(path / FILE, "".join(line + "\n" for line in lines))
+        _add(path / FILE, "".join(lines))
 
 
 def seals(path: Path) -> dict[str, Seal]:
-    """{file, relative to the table: its seal}. A line that a kill cut short is left out."""
+    """{file, relative to the table: its seal}. A line that was cut short or changed is left out."""
     file = path / FILE
     found: dict[str, Seal] = {}
     if not file.is_file():
         return found
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
+        text, tab, of_line = line.rpartition("\t")
+        if tab and xxhash.xxh3_64_hexdigest(text.encode()) == of_line:
+            row = json.loads(text)
             out = tuple((int(start), int(size)) for start, size in row["out"])
-            found.setdefault(row["file"], Seal(int(row["bytes"]), str(row["xxh3"]), out))
-        except (ValueError, KeyError, TypeError):
-            continue
+            found.setdefault(row["file"], Seal(row["bytes"], row["xxh3"], out))
     return found
 
 
-def forget_gone(path: Path) -> None:
-    """Drop the seals of files that are not there any more, in one step. The caller holds the store's lock."""
-    there = {name: about for name, about in seals(path).items() if (path / name).exists()}
-    lines = [
-        json.dumps({"file": name, "bytes": about.size, "xxh3": about.digest, "out": about.out}) + "\n"
-        for name, about in there.items()
-    ]
+def forget_gone(path: Path, going: str | None = None) -> None:
+    """Drop the seals of files that are not there any more, in one step. The caller holds the store's lock.
+
+    Args:
+        going: a file that is about to be moved away, or ".", the whole table. Names of versions come again.
+    """
+    if going == ".":
+        _known.pop(str(path), None)
+        return
+    there = {name: about for name, about in seals(path).items() if name != going and (path / name).exists()}
     fresh = path / f".{FILE}.{os.getpid()}"
-    fresh.write_text("".join(lines), encoding="utf-8")
+    fresh.write_text("".join(_line(name, about) for name, about in there.items()), encoding="utf-8")
     fresh.replace(path / FILE)
     _known[str(path)] = set(there)
+
+
+def _line(name: str, about: Seal) -> str:
+    """A seal as it is written down, with a hash of its own: a changed seal must not speak against a good file."""
+    text = json.dumps({"file": name, "bytes": about.size, "xxh3": about.digest, "out": about.out})
+    return f"{text}\t{xxhash.xxh3_64_hexdigest(text.encode())}\n"
+
+
+def manifest(path: Path, version: int) -> str:
+    """The file of a version, relative to the table. Lance counts down from the largest number of 64 bits."""
+    name = f"_versions/{(1 << 64) - 1 - version:020d}.manifest"
+    return name if (path / name).is_file() else f"_versions/{version}.manifest"
 
 
 def files_of(fragment: Any) -> list[str]:

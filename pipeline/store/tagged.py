@@ -76,6 +76,7 @@ class Tagged:
             if dict(dataset.metadata) != facts:
                 dataset.update_metadata(facts, replace=True)
                 dataset = opened(self.place)
+            sealed(self.place, dataset)
             dataset.tags.create(tag, dataset.version)
         return int(dataset.tags.list()[tag]["version"])
 

@@ -11,6 +11,7 @@ from pipeline.verify.findings import Finding, some
 from pipeline.verify.tables import Tables, broken_files
 
 STALE, UNEQUAL = "other frames", "unlike its verdicts"
+BROKEN_TAG, LOST_TAG = "broken tag", "unreadable tag"
 
 
 def check_curated(store: Store, tables: Tables) -> tuple[list[Finding], dict[str, Examined], set[str]]:
@@ -27,10 +28,16 @@ def check_curated(store: Store, tables: Tables) -> tuple[list[Finding], dict[str
             tags = newest[table].tags()
             for tag, version in tags.items():
                 read[kind, tag] = examine(place, version, digests=newest[table].digests)
+            unread = newest[table].lost_tags()
+            if unread:
+                about = "these files do not say any more which version they name; select again makes the tag"
+                found.append(
+                    Finding(table, LOST_TAG, len(unread), some(unread), about, "select", unit="tags", aside=unread)
+                )
             lost = [tag for tag in tags if read[kind, tag].broken]
             if lost:
                 about = "files of these tags are broken or lost; select again makes the same tag"
-                finding = Finding(table, "broken tag", len(lost), some(lost), about, "select", unit="tags", tags=lost)
+                finding = Finding(table, BROKEN_TAG, len(lost), some(lost), about, "select", unit="tags", tags=lost)
                 found.append(finding)
         found += _unequal(name, read)
         found += _stale(name, newest[f"curated/{name}"], tables, needed)

@@ -29,7 +29,7 @@ def repair(store: Store, verdict: Verdict) -> list[str]:
         for finding in verdict.findings:
             place = place_of(store, finding.table)
             for name in finding.aside:
-                at = set_aside(place if name == "." else place / name, store.location / ASIDE / finding.table)
+                at = set_aside(place, name, store.location / ASIDE / finding.table)
                 done.append(f"{finding.table}: {name if name != '.' else place.name} moved to {at}")
             for tag in finding.tags:
                 forget_tag(place, tag)
