@@ -19,6 +19,7 @@ from typing import Any
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 RUNS = (
+    ("benchmarks.cluster",),
     ("benchmarks.decode", "--frames", "8"),
     ("benchmarks.decode", "--frames", "32"),
     ("benchmarks.ingest",),
