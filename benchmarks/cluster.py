@@ -2,9 +2,9 @@
 
     python -m benchmarks.cluster [--json] [--clips 40] [--batches 300] [--rounds 3]
 
-Two actors of a Ray cluster on this machine against `--workers 2`, in turns: batches that do nothing but return one byte,
-and batches that return 8 MB, from the end of the first tenth to the end of the last; then cache-frames on the toy world,
-once each, from the start of the run to its last commit.
+Two actors of a Ray cluster on this machine against `--workers 2`, in turns: batches that do nothing but return one
+byte, and batches that return 8 MB, from the end of the first tenth to the end of the last; then cache-frames on the
+toy world, once each, from the start of the run to its last commit.
 """
 
 import argparse

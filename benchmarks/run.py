@@ -34,7 +34,7 @@ RUNS = (
 LONG = (("benchmarks.selection",), ("benchmarks.step",))
 LIBRARIES = (
     *("decord", "av", "pylance", "polars", "simplejpeg", "xxhash", "numpy", "torch", "transformers"),
-    *("open_clip_torch", "faiss-cpu"),
+    *("open_clip_torch", "faiss-cpu", "ray"),
 )
 
 
