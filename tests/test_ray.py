@@ -12,6 +12,7 @@ import pytest
 
 from cli.options import chosen_engine
 from pipeline.cluster import RayEngine
+from pipeline.cluster.actors import marked, seen
 from pipeline.errors import UserError
 from pipeline.frames import CacheFrames
 from pipeline.runner import run
@@ -19,6 +20,7 @@ from pipeline.schemas import TABLES
 from pipeline.scores import EmbedFrames, ScoreFrames
 from pipeline.stage import Stage
 from pipeline.store import Store
+from pipeline.store.location import Location
 from pipeline.variants import BuildVariants
 from pipeline.videofile import content_id
 from pipeline.videos import Probe
@@ -140,6 +142,16 @@ def test_nothing_is_started_for_nothing(store: Store) -> None:
         assert run(Asks({}), store, workers=2, engine=engine).planned == 0
         with pytest.raises(UserError, match=r"--address 127\.0\.0\.1:1: nobody answers there"):
             run(Asks({"a": "ok"}), store, workers=2, engine=engine)
+
+
+def test_a_mark_tells_a_store_from_another_one_under_the_same_path(store: Store) -> None:
+    before = sorted(store.path.iterdir())
+    with marked(store.location) as mark:
+        assert seen(mark, 0.0)
+    assert not seen(mark, 0.0)
+    assert sorted(store.path.iterdir()) == before
+    with marked(Location("s3://bucket/store")) as mark:
+        assert mark == ""
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import math
 import os
+import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipeline.store.location import Location
 from pipeline.workers import attempt, raise_told
 
 _PACKAGES = ("cli", "pipeline", "toyworld", "trainer")  # whose code must be the same on all nodes
+_SHARED_S = 70.0  # in which a new file is to be seen on all nodes; NFS may keep for a minute that there was none
 _LOST_NODE = 0.25  # of a death, when the whole node went: rarely a batch's doing
 
 
@@ -30,16 +33,20 @@ class GoneError(Exception):
 class _Remote:
     """The side of an actor that lives on the cluster."""
 
-    def setup(self, stage: Stage, store: Location, device: str, folder: str, code: str) -> tuple[str, Any]:
-        """Get ready, in the folder of the command and with the code that it has. Told: the node."""
-        return attempt(self._prepare, stage, store, device, folder, code)
+    def setup(self, stage: Stage, store: Location, device: str, folder: str, code: str, mark: str) -> tuple[str, Any]:
+        """Get ready, in the folder of the command, with the code and the store that it has. Told: the node."""
+        return attempt(self._prepare, stage, store, device, folder, code, mark)
 
-    def _prepare(self, stage: Stage, store: Location, device: str, folder: str, code: str) -> str:
+    def _prepare(self, stage: Stage, store: Location, device: str, folder: str, code: str, mark: str) -> str:
         import ray
 
+        here = f"node {ray.util.get_node_ip_address()}"
         if code_print() != code:
-            here = f"node {ray.util.get_node_ip_address()}"
             raise UserError(here, "its strive-video is not the one of the command", "install the same on all nodes")
+        if mark and not seen(mark):
+            raise UserError(
+                here, f"does not see the store {store}", "put it where all nodes reach it by one path or URI"
+            )
         # Paths that were typed are relative to the folder of the command. Where that is not, they shall not be found.
         os.chdir(folder if os.path.isdir(folder) else "/")
         self._stage = stage
@@ -55,11 +62,11 @@ class _Remote:
 class Hire:
     """Makes actors of a stage."""
 
-    def __init__(self, ray: Any, stage: Stage, store: Location, device: str, share: float) -> None:
+    def __init__(self, ray: Any, stage: Stage, store: Location, device: str, share: float, mark: str) -> None:
         self.ray, self.deadline_s = ray, stage.deadline_s
         self.wants = "1 CPU" + (f", {share:g} GPU" if share else "")
         self._make = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0, max_task_retries=0)(_Remote)
-        self._arguments = (ray.put(stage), store, device, os.getcwd(), code_print())
+        self._arguments = (ray.put(stage), store, device, os.getcwd(), code_print(), mark)
 
     def __call__(self) -> "Actor":
         handle = self._make.remote()
@@ -139,6 +146,31 @@ def wait(ray: Any, crew: Sequence[Actor], until: float) -> Actor | None:
     now = time.monotonic()
     late = (actor for actor in busy if actor.expires is not None and actor.expires <= now)
     return next((actor for actor in busy if actor.word in heard), None) or next(late, None)
+
+
+@contextmanager
+def marked(store: Location) -> Iterator[str]:
+    """A file in the folder of the store, for as long as a stage runs: who sees it, sees this store, and not another one
+    under the same path. An object store needs none."""
+    if not store.local:
+        yield ""
+        return
+    mark = store.path / f".one-store-{secrets.token_hex(8)}"
+    mark.touch()
+    try:
+        yield str(mark)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def seen(mark: str, patience_s: float = _SHARED_S) -> bool:
+    """Whether the mark is here, or comes in time: a shared disk may show a new file late."""
+    limit = time.monotonic() + patience_s
+    while not os.path.exists(mark):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def code_print() -> str:

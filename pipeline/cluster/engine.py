@@ -9,10 +9,10 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from pipeline.cluster.actors import GoneError, Hire, wait
+from pipeline.cluster.actors import GoneError, Hire, marked, wait
 from pipeline.cluster.connection import check_address, connected
 from pipeline.errors import UserError
 from pipeline.stage import Failure, Item, Key, Outcome, Stage
@@ -80,8 +80,14 @@ class RayEngine:
         if self._ray is None:
             self._ray = self._ends.enter_context(connected(self._address, workers or os.cpu_count() or 1))
         where, share = self._share(device)
-        hire = Hire(self._ray, stage, store, where, share)
-        crew = [hire() for _ in range(min(workers or self._room(share), len(queue)))]
+        with marked(store) if self._address else nullcontext("") as mark:
+            hire = Hire(self._ray, stage, store, where, share, mark)
+            yield from self._worked(stage, queue, hire, min(workers or self._room(share), len(queue)))
+
+    def _worked(
+        self, stage: Stage, queue: deque[list[Item]], hire: Hire, workers: int
+    ) -> Iterator[tuple[list[Item], Outcome]]:
+        crew = [hire() for _ in range(workers)]
         deaths: defaultdict[tuple[Key, ...], float] = defaultdict(float)
         barren = 0
         patience_ends = time.monotonic() + _PATIENCE_S
