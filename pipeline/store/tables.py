@@ -48,7 +48,7 @@ class Store:
     ) -> None:
         self.location = locate(place, options)
         stamp = self.location / "store.json"
-        content = objects.read(stamp)
+        content = objects.read(stamp.impatient)
         if content is None:
             if not create:
                 raise UserError(str(place), "no store here", f"strive-data ingest --store {place}")
