@@ -184,11 +184,11 @@ def check_plugin(plugin: FullyShardedDataParallelPlugin) -> None:
 
 
 def layers_of(policy: Policy) -> list[nn.Module]:
-    """The blocks of a policy's language model and vision tower: the elements of their lists of modules, outermost."""
+    """The blocks of a policy's language model and vision tower: the elements of their outermost lists of equals."""
     found: list[nn.Module] = []
     for part in (policy.family.language(policy.model), policy.family.vision(policy.model)):
         for module in part.modules():
             inside = {id(m) for layer in found for m in layer.modules()}
-            if isinstance(module, nn.ModuleList) and id(module) not in inside:
-                found += [m for m in module if any(True for _ in m.parameters())]
+            if isinstance(module, nn.ModuleList) and id(module) not in inside and len({type(m) for m in module}) == 1:
+                found += module
     return found
