@@ -100,6 +100,7 @@ def measure(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
     return out | {
         "peak_gib": round(max(about["peak_mib"] for about in runs[largest].values()) / 1024, 3),
         "idle_resume_s": round(idle, 2),
+        "idle_processor_s": round(sum(runs[largest][f"idle {name}"]["processor_s"] for name in IDLE), 2),
         "start_s": round(sorted(starts)[len(starts) // 2], 2),
         "runs": {
             _short(size): {n: {k: round(v, 2) for k, v in a.items()} for n, a in runs[size].items()} for size in sizes
@@ -139,8 +140,9 @@ def main() -> None:
         for name, about in stages.items():
             row = (about["processor_us"], about["bytes"], about["seconds"], about["peak_mib"])
             print(f"  {name:16} {row[0]:10.0f} {row[1]:10.0f} {row[2]:10.2f} {row[3]:10.0f}")
-    idle, start = figures["idle_resume_s"], figures["start_s"]
-    print(f"nothing to do at {_short(sizes[-1])}: {idle} s; a process starts in {start} s")
+    largest, start = _short(sizes[-1]), figures["start_s"]
+    idle, busy = figures["idle_resume_s"], figures["idle_processor_s"]
+    print(f"nothing to do at {largest}: {idle} s, {busy} s of processor; a process starts in {start} s")
     if options.json:
         print(json.dumps(figures))
 

@@ -31,7 +31,7 @@ RUNS = (
     ("benchmarks.search",),
     ("benchmarks.stream",),
 )
-LONG = (("benchmarks.selection",), ("benchmarks.step",))
+LONG = (("benchmarks.selection",), ("benchmarks.step",), ("benchmarks.growth",))
 LIBRARIES = (
     *("decord", "av", "pylance", "polars", "simplejpeg", "xxhash", "numpy", "torch", "transformers"),
     *("open_clip_torch", "faiss-cpu", "ray"),

@@ -115,4 +115,5 @@ def test_ratios_are_of_the_largest_size(monkeypatch: pytest.MonkeyPatch, tmp_pat
     found = growth.measure(tmp_path, (50, 100))
     assert found["cost_ratio_100_vs_50"] == {name: 2.0 if "cache" in name else 1.0 for name in found["runs"]["100"]}
     assert found["memory_ratio_100_vs_50"]["ingest"] == 1.0
+    assert found["idle_processor_s"] == len(growth.IDLE) * 1.0 + 1.0
     assert found["idle_resume_s"] == len(growth.IDLE) * 2.0 and found["peak_gib"] == round(200 / 1024, 3)
