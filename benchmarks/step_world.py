@@ -1,30 +1,18 @@
-"""What benchmarks/step.py trains: random Qwen3-VL models, a real processor, and prompts of a wanted length."""
+"""What benchmarks/step.py shows its models: a real processor, and prompts of a wanted length."""
 
-import math
 import string
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2VLImageProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
-)
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
+from benchmarks.step_models import END, MERGE, PAD, PATCH, PER_FRAME, SIDE, START, TEMPORAL, VISION
 from pipeline.prompts import SYSTEM, question_text
 from pipeline.views import View
 
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-PATCH, MERGE, TEMPORAL, SIDE = 16, 2, 2, 224
-PER_FRAME = (SIDE // PATCH // MERGE) ** 2
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
     "{% if c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
@@ -33,21 +21,9 @@ CHAT = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 OPTIONS = ["red", "blue"]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Shape of a random model: language (width, layers, heads, key heads, inner width), vision (width, depth)."""
-
-    text: tuple[int, int, int, int, int]
-    vision: tuple[int, int]
-    vocabulary: int
-
-
-SIZES = {
-    "tiny": Size(text=(192, 4, 6, 2, 512), vision=(128, 4), vocabulary=1536),
-    "mid": Size(text=(384, 6, 6, 2, 1024), vision=(192, 6), vocabulary=4096),
-}
+STAMP = len("<00.0 seconds>")
+A_FRAME = STAMP + PER_FRAME + 2
+"""Tokens of a frame: its time, its start, what is seen, its end."""
 
 
 def build_processor(vocabulary: int) -> Qwen3VLProcessor:
@@ -73,60 +49,6 @@ def build_processor(vocabulary: int) -> Qwen3VLProcessor:
     return Qwen3VLProcessor(Qwen2VLImageProcessor(**common), tokenizer, video, chat_template=CHAT)
 
 
-def build(size: Size, processor: Any, seed: int = 0) -> Qwen3VLForConditionalGeneration:
-    """A random model, float32; weights wide enough that its logits are not flat."""
-    torch.manual_seed(seed)
-    ids = processor.tokenizer.convert_tokens_to_ids
-    width, layers, heads, key_heads, inner = size.text
-    vision_width, depth = size.vision
-    head = width // heads
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": width,
-            "intermediate_size": inner,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": key_heads,
-            "head_dim": head,
-            "max_position_embeddings": 32768,
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
-                "mrope_interleaved": True,
-                "rope_theta": 1e6,
-            },
-            "bos_token_id": None,
-            "eos_token_id": ids(END),
-            "pad_token_id": ids(PAD),
-            "tie_word_embeddings": True,
-        },
-        vision_config={
-            "depth": depth,
-            "hidden_size": vision_width,
-            "intermediate_size": 4 * vision_width,
-            "num_heads": 4,
-            "out_hidden_size": width,
-            "patch_size": PATCH,
-            "spatial_merge_size": MERGE,
-            "temporal_patch_size": TEMPORAL,
-            "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [depth // 3, 2 * depth // 3],
-        },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-    model = Qwen3VLForConditionalGeneration(config).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=0.7 / math.sqrt(module.in_features))
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = ids(END), ids(PAD)
-    return model
-
-
 @dataclass(frozen=True)
 class Case:
     """One question about frames of noise: uint8 [n, SIDE, SIDE, 3], seconds [n]."""
@@ -135,14 +57,18 @@ class Case:
     question: str
 
 
+def frames_in(length: int, text: int) -> int:
+    """Frames of a prompt of `length` tokens, `text` of which stand around the frames and the question."""
+    return (length - text - 8) // A_FRAME
+
+
 def cases(processor: Any, length: int, count: int) -> list[Case]:
     """Prompts of `length` tokens each: as many frames as fit, the question filled up with letters."""
     rng = np.random.default_rng(0)
     text = len(processor.tokenizer(conversation_text([], ""), add_special_tokens=False).input_ids)
-    a_frame = PER_FRAME + len("<00.0 seconds>") + 2
-    frames = (length - text - 8) // a_frame
+    frames = frames_in(length, text)
     times = 10 + np.arange(frames) / 2  # two digits before the point up to 99.5 s: 179 frames
-    question = "x" * (length - text - frames * a_frame)
+    question = "x" * (length - text - frames * A_FRAME)
     return [
         Case(View(rng.integers(0, 256, (frames, SIDE, SIDE, 3), dtype=np.uint8), times), question) for _ in range(count)
     ]

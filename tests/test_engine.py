@@ -1,6 +1,8 @@
 """The parts of the rollout engine: sampling, decoding behind shared prompts, attention kernels, logits in portions."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -8,13 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._higher_order_ops.flex_attention import flex_attention as flex_operator
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
 
 from benchmarks.prefill import counted
 from tests.tiny_policy import EVERY, exact_policy, prompts, some_responses, view
+from trainer import attention
 from trainer.attention import grouped
+from trainer.families import Prompt
 from trainer.logits import target_logprobs
-from trainer.onepass import lay_out, states_behind
+from trainer.onepass import Behind, lay_out, states_behind
 from trainer.packing import Segment
 from trainer.patches import product
 from trainer.policy import Policy
@@ -197,12 +203,20 @@ def test_shared_key_heads_are_those_repeated() -> None:
         assert (grouped(query, keys, values, m, causal=causal) - plain).abs().max() < 1e-12
 
 
-def test_flex_attention_equals_sdpa_and_refuses_a_gradient_without_a_gpu(qwen: Policy) -> None:
-    qwen.model.float()  # its kernels want float32
+@contextmanager
+def in_float32(policy: Policy) -> Iterator[tuple[list[Prompt], Behind]]:
+    """flex_attention wants float32. Two prompts, and responses behind them."""
+    policy.model.float()
     try:
-        both = [replace(p, pixels=p.pixels.float()) for p in prompts(qwen, view(2, seed=1), view(4, seed=2))]
+        both = [replace(p, pixels=p.pixels.float()) for p in prompts(policy, view(2, seed=1), view(4, seed=2))]
         groups = [[Segment(r) for r in some_responses(i, *n)] for i, n in enumerate([(5, 9, 1), (3, 7)])]
-        laid = lay_out(groups, 0)
+        yield both, lay_out(groups, 0)
+    finally:
+        policy.model.double()
+
+
+def test_flex_attention_equals_sdpa_and_refuses_a_gradient_without_a_gpu(qwen: Policy) -> None:
+    with in_float32(qwen) as (both, laid):
         with torch.no_grad():
             features = qwen.encode(both)
             ready = prefill(qwen.model, qwen.family, both, features)
@@ -210,8 +224,44 @@ def test_flex_attention_equals_sdpa_and_refuses_a_gradient_without_a_gpu(qwen: P
             assert (states_behind(qwen.model, ready, laid, "flex") - plain).abs().max() < 1e-4 * plain.abs().max()
         with pytest.raises(ValueError, match="no backward on this device"):
             states_behind(qwen.model, ready, laid, "flex")
-    finally:
-        qwen.model.double()
+
+
+def test_gradients_of_flex_attention_are_those_of_sdpa(qwen: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the operator behind flex_attention, whose own definition of the backward pass runs anywhere.
+
+    flex_attention itself refuses a CPU, and the kernels that it compiles for a GPU are not run here.
+    """
+
+    def operator(query: Tensor, keys: Tensor, values: Tensor, block_mask: BlockMask, enable_gqa: bool) -> Tensor:
+        options = {"PRESCALE_QK": False, "ROWS_GUARANTEED_SAFE": False, "BLOCKS_ARE_CONTIGUOUS": False}
+        options |= {"WRITE_DQ": True, "OUTPUT_LOGSUMEXP": True, "OUTPUT_MAX": False}
+        blocks = block_mask.as_tuple()
+        out: Tensor = flex_operator(
+            query, keys, values, lambda score, *_: score, blocks, query.shape[-1] ** -0.5, options
+        )[0]
+        return out
+
+    monkeypatch.setattr(attention, "_flex", lambda compiled: operator)
+    monkeypatch.setattr(attention, "has_backward", lambda device: True)
+    with in_float32(qwen) as (both, laid):
+        found = []
+        for kind in ("sdpa", "flex"):
+            states = states_behind(qwen.model, qwen.prompt_pass(both, qwen.encode(both)), laid, kind)  # type: ignore[arg-type]
+            qwen.model.zero_grad()
+            (states * torch.linspace(-1, 1, states.shape[-1])).sum().backward()
+            grads = {n: p.grad.clone() for n, p in qwen.model.named_parameters() if p.grad is not None}
+            found.append((states.detach(), grads))
+    (plain, expected), (states, grads) = found
+    assert (states - plain).abs().max() < 1e-5 * plain.abs().max()
+    floor = 1e-3 * max(float(g.abs().max()) for g in expected.values())
+    assert grads.keys() == expected.keys()
+    for name, g in grads.items():
+        assert (g - expected[name]).abs().max() < 1e-4 * max(float(expected[name].abs().max()), floor), name
+
+
+def test_the_kernel_is_chosen_by_device() -> None:
+    assert attention.kind_for(torch.device("cuda", 0)) == "flex"
+    assert attention.kind_for(torch.device("cpu")) == "sdpa"
 
 
 # Vision

@@ -20,6 +20,19 @@ Kind = Literal["sdpa", "flex"]
 """Which kernel: PyTorch's scaled_dot_product_attention, or flex_attention."""
 
 
+def has_backward(device: torch.device) -> bool:
+    """Whether flex_attention has a backward pass there."""
+    return device.type == "cuda"
+
+
+def kind_for(device: torch.device) -> Kind:
+    """The kernel of responses behind prompts: flex_attention where it has a backward pass, else sdpa.
+
+    A mask of blocks lets it skip other responses, and key heads need no copies there.
+    """
+    return "flex" if has_backward(device) else "sdpa"
+
+
 def grouped(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None = None, *, causal: bool = False
 ) -> Tensor:
@@ -38,7 +51,7 @@ def grouped(
     """
     groups = query.shape[1] // keys.shape[1]
     if isinstance(mask, BlockMask):
-        if not query.is_cuda and torch.is_grad_enabled() and query.requires_grad:
+        if torch.is_grad_enabled() and query.requires_grad and not has_backward(query.device):
             raise ValueError("flex_attention has no backward on this device: use sdpa")
         out: Tensor = _flex(query.is_cuda)(query, keys, values, block_mask=mask, enable_gqa=groups > 1)
         return out
@@ -68,7 +81,7 @@ def segment_mask_behind(segments: Tensor, lengths: Tensor, longest: int, kind: K
         longest: tokens of the longest prompt. kind: which kernel will read it.
 
     Returns:
-        bool [B, 1, n, longest + n], or the same as blocks, where the whole is never laid out.
+        bool [B, 1, n, longest + n], or the same as blocks, of which a kernel skips those that nobody sees.
     """
     count, n = segments.shape
     if kind == "sdpa":
