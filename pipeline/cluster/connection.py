@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -19,6 +20,7 @@ from pipeline.errors import UserError
 _ADDRESS = re.compile(r"([^:/\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
 _CHECK = "ray status --address HOST:PORT, or leave --address out to use this machine alone"
 _KNOCK_S = 5.0  # in which a cluster must answer; Ray itself would try for minutes
+_LAST_LINES_S = 5.0  # in which Ray's processes stop writing to their logs
 _LONGEST_PLACE = 40  # characters; Ray's sockets lie 60 below, and the path of a socket has 107 at most
 _LONGEST_LINE = 200  # characters of an error of Ray's
 
@@ -108,4 +110,8 @@ def _folder() -> Iterator[str]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        # A process of Ray's that is just ending may still write its last lines.
+        limit = time.monotonic() + _LAST_LINES_S
+        while os.path.exists(folder) and time.monotonic() < limit:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)  # and looked at once more: it may come back
