@@ -5,6 +5,7 @@ has a checksum of its own, which says which frame it is. Seals lie beside the ta
 lines about one file the first holds.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -33,13 +34,23 @@ class Seal(NamedTuple):
 
 
 def seal(path: Path, dataset: Any) -> None:
-    """Seal the files of a version that have no seal yet, its own among them. The caller holds the store's lock."""
+    """Seal the files of a version that have no seal yet, its own among them. The caller holds the store's lock.
+
+    Raises:
+        OSError: one of them is shorter than it was written, or cannot be read: the disk is full, and Lance has not
+            noticed. The version is taken back before.
+    """
     known = _known.get(str(path))
     if known is None:
         known = _known[str(path)] = set(seals(path))
     lines = []
-    files = [name for fragment in dataset.get_fragments() for name in files_of(fragment)]
-    for name in (manifest(path, dataset.version), *files):
+    files = [manifest(path, dataset.version)]
+    for fragment in dataset.get_fragments():
+        new = [name for name in files_of(fragment) if name not in known]
+        if new:
+            _whole(path, dataset, fragment)
+        files += new
+    for name in files:
         if name not in known:
             lines.append(_line(name, _made(path, name)))
             known.add(name)
@@ -107,6 +118,21 @@ def digest(file: Path, out: Ranges) -> str:
                 hashed.update(block)
                 left -= len(block)
     return hashed.hexdigest()
+
+
+def _whole(path: Path, dataset: Any, fragment: Any) -> None:
+    """Of the last piece of a file, Lance does not hear when the disk does not take it: that is seen by its length."""
+    try:
+        for file in fragment.data_files():
+            written, there = file.file_size_bytes, (path / "data" / file.path).stat().st_size
+            if written is not None and there != written:
+                raise OSError(f"{file.path} has {there} bytes, not {written}")
+        fragment.count_rows()
+        if fragment.deletion_file():
+            fragment.scanner(columns=[], with_row_address=True).to_table()
+    except (OSError, ValueError) as error:
+        (path / manifest(path, dataset.version)).unlink()  # the version before it is the newest again
+        raise OSError(errno.ENOSPC, f"a file was cut short ({error})", str(path)) from error
 
 
 def _made(path: Path, name: str) -> Seal:
