@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ = 1073741824
 export MALLOC_TRIM_THRESHOLD_ = 1073741824
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test lint bench toyworld-weights clean
+.PHONY: help storm demo reproduce test lint bench toyworld-weights clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ reproduce: $(STAMP)  ## the papers' claims measured, at most 40 minutes on 2 cor
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## all tests, on two processes, at most 15 minutes
 	$(BIN)/python -m pytest -n 2 --session-timeout=900
+
+storm: $(STAMP)  ## every fault 30 times, and docs/reliability.md; about two hours on 2 cores
+	$(BIN)/python -m tests.faults.storm --times 30
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy --strict
 	$(BIN)/ruff check .

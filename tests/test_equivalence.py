@@ -1,6 +1,6 @@
 """Settings that must not change a run do not: the real command, the same loss trajectory, the same weights.
 
-One process = two is in tests/test_ranks.py; a kill at any moment = none in tests/test_kill_train.py. Differences of a
+One process = two is in tests/test_ranks.py; a kill at any moment = none in tests/faults. Differences of a
 rounding are allowed where the order of additions differs, none where it does not.
 """
 
