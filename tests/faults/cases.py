@@ -15,7 +15,7 @@ from tests.faults.work import MISTAKE
 from tests.faults.world import STAGES, World
 
 TRIES = 4  # times `times`: trials that may miss, because the work ended before its moment came
-WORKERS = {"ingest": 2, "cache_frames": 2, "score_frames": 1, "build_variants": 2, "select": 1}
+CREW = {"ingest": 2, "cache_frames": 2, "score_frames": 1, "build_variants": 2, "select": 1}
 WRITES = {"ingest": "samples", "cache_frames": "frames", "score_frames": "frame_scores"} | {
     "build_variants": "variants",
     "select": "rollouts",
@@ -68,7 +68,7 @@ def files_of_nobody(store: Store, table: str) -> int:
 
 def kills(stage: str, workers: bool, fault: str = "kill") -> Callable[[World, int, random.Random], Tally]:
     """kill -9 of a command, or of one of its workers, at random moments of its work."""
-    more = (WORKERS[stage],) if workers else ()
+    more = (CREW[stage],) if workers else ()
 
     def storm(world: World, times: int, chance: random.Random) -> Tally:
         tally = Tally()
@@ -101,15 +101,11 @@ def ray_actor(world: World, times: int, chance: random.Random) -> Tally:
     """SIGKILL of an actor of a local Ray cluster."""
     tally = Tally()
     expected = world.after("cache_frames")
-    work = world.fresh("cache_frames")
-    seconds = world.to_the_end("cache_frames_on_ray", str(work), str(world.videos))
-    shutil.rmtree(work)
     for moment in moments(times, chance):
         if world.enough(tally, times):
             break
         store = world.fresh("cache_frames")
-        # Before half of its time the cluster is still being started.
-        how = {"fault": "worker", "seconds": seconds * (0.4 + 0.6 * moment), "pick": chance.randrange(9)}
+        how = {"fault": "worker", "appear": True, "seconds": moment, "pick": chance.randrange(9)}
         found = world.call("cache_frames_on_ray", str(store), str(world.videos), **how)
         tally.tried += found["hit"]
         if found["codes"] != [0]:
@@ -290,16 +286,18 @@ def spoken(stage: str) -> str:
 
 KILLS = (
     *(Case(f"kill -9: {spoken(stage)}", kills(stage, False)) for stage in STAGES),
-    *(Case(f"kill -9: {spoken(stage)} --workers {WORKERS[stage]}", kills(stage, True)) for stage in STAGES),
     Case("kill -9: training, run", killed_training("train_run")),
     Case("kill -9: training, sft", killed_training("train_sft")),
     Case("kill -9: training, within a checkpoint", killed_checkpoint),
 )
 OTHERS = (
-    *(Case(f"a worker killed for memory: {spoken(stage)}", kills(stage, True, "worker")) for stage in STAGES),
-    Case("a Ray worker killed: cache-frames --engine ray", ray_actor),
     *(Case(f"disk full: {spoken(stage)}", full_disk(stage)) for stage in STAGES),
     Case("disk full: training", full_disk_training),
     *(Case(f"read-only store: {spoken(stage)}", read_only(stage)) for stage in STAGES),
     *(Case(f"two writers: {spoken(stage)}", two_writers(stage)) for stage in STAGES),
+)
+WORKERS = (
+    *(Case(f"kill -9: {spoken(stage)} --workers {CREW[stage]}", kills(stage, True)) for stage in STAGES),
+    *(Case(f"a worker killed for memory: {spoken(stage)}", kills(stage, True, "worker")) for stage in STAGES),
+    Case("a Ray worker killed: cache-frames --engine ray", ray_actor),
 )

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from tests.faults.cases import KILLS, OTHERS, Case
+from tests.faults.cases import KILLS, OTHERS, WORKERS, Case
 from tests.faults.damage import DAMAGE
 from tests.faults.tally import Tally
 from tests.faults.world import ROOT, a_world
 
 PAGE = ROOT / "docs" / "reliability.md"
-CASES: tuple[Case, ...] = (*KILLS, *OTHERS, *DAMAGE)
+CASES: tuple[Case, ...] = (*KILLS, *OTHERS, *DAMAGE, *WORKERS)
 LIBRARIES = ("pylance", "pyarrow", "polars", "torch", "transformers", "open_clip_torch", "decord", "av", "openai")
 TEXT = """\
 # Reliability
@@ -90,6 +90,8 @@ def main() -> None:
     asked = parser.parse_args()
     begun = time.monotonic()
     rows: list[tuple[Case, Tally]] = []
+    words = ["python", "-m", "tests.faults.storm", "--times", str(asked.times), "--seed", str(asked.seed)]
+    words += ["--minutes", f"{asked.minutes:g}"] if asked.minutes else []
     with a_world() as world:
         chosen = [case for case in CASES if not asked.only or asked.only in case.name]
         for place, case in enumerate(chosen, 1):
@@ -101,11 +103,8 @@ def main() -> None:
             took = time.monotonic() - started
             counts = f"{tally.tried} times, {tally.lost} lost, {tally.doubled} doubled, {tally.wrong} wrong"
             print(f"{case.name}: {counts}; {took:.0f} s {tally.notes or ''}", flush=True)
-    if not asked.only:
-        words = ["python", "-m", "tests.faults.storm", "--times", str(asked.times), "--seed", str(asked.seed)]
-        words += ["--minutes", f"{asked.minutes:g}"] if asked.minutes else []
-        PAGE.write_text(page(rows, shlex.join(words), time.monotonic() - begun), encoding="utf-8")
-        print(f"wrote {PAGE.relative_to(ROOT)}")
+            if not asked.only:  # so that a storm that is cut short has its page too
+                PAGE.write_text(page(rows, shlex.join(words), time.monotonic() - begun), encoding="utf-8")
     sys.exit(0 if all(tally.clean and tally.tried for _, tally in rows) else 1)
 
 

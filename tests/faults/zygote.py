@@ -8,6 +8,7 @@ them, since it does not survive a fork; the child imports it itself. Each line o
                                   started is; "twin": a second child does the same, so many seconds later
     seconds                       when, counted from when the child has imported its module
     pick                          which worker, counted by process number
+    appear                        the seconds are counted from when there is a worker
     most                          bytes that a file may grow to (null: no limit), for the child and its workers
     weak                          the child may not write where permissions forbid it, although root may
 
@@ -155,6 +156,8 @@ def trial(asked: dict[str, Any]) -> dict[str, Any]:
     if fault == "twin":
         return twins(asked, seconds)
     child, hit = Child(asked), False
+    while asked.get("appear") and not workers(child.pid) and not child.ended(0.02):
+        pass
     if fault and not child.ended(seconds):
         if fault == "kill":
             hit = child.kill()
