@@ -312,6 +312,43 @@ def test_a_changed_seal_speaks_against_no_file(store: Store) -> None:
     assert verdict.well and verdict.tables["variants"]["unsealed"] == 1
 
 
+def test_an_old_version_that_is_damaged_is_moved_aside(store: Store, sound: World) -> None:
+    """Nobody reads it, but letting old versions go would stumble over it."""
+    folder = store.table_path("samples") / "_versions"
+    oldest = max(folder.glob("*.manifest"), key=lambda p: int(p.stem))
+    oldest.write_bytes(bytes(oldest.stat().st_size))
+    verdict = verify(store, world.stages())
+    assert found(verdict) == {("samples", "torn old version")}
+    repair(store, verdict)
+    world.bring(store, sound.files)
+    store.tidy("samples", reclaim=True)
+    assert not verify(store, world.stages()).findings
+    for table, rows in world.everything(store).items():
+        assert_same(rows, sound.tables[table])
+
+
+def test_a_damaged_quarantine_leaves_plans_unasked(store: Store) -> None:
+    file = world.data_file(store, "quarantine")
+    file.write_bytes(bytes(file.stat().st_size))
+    verdict = verify(store, world.stages())
+    assert found(verdict) == {("quarantine", "changed file")} and verdict.skipped
+
+
+def test_a_tag_stays_when_its_verdicts_are_lost(store: Store, sound: World) -> None:
+    """Older tags cannot be selected again when samples have come since: their samples are not to be given up."""
+    world.cut(world.place_of(store, "verdicts") / "_refs" / "tags" / "files-1.json")
+    first = store.curated("d", "files-1")
+    verdict = verify(store, world.stages())
+    assert found(verdict) == {("verdicts/d", "unreadable tag")}
+    with pytest.raises(UserError, match="damaged"):
+        store.verdicts("d", "files-1")
+    repair(store, verdict)
+    again = verify(store, world.stages())
+    assert again.well and [f.what for f in again.findings] == ["no verdicts"]
+    assert not repair(store, again) and store.curated("d", "files-1").equals(first)
+    assert store.curated_tags("d").keys() == {"files-1", "files-2"}
+
+
 def test_a_sample_of_frames_is_checked(store: Store) -> None:
     flip_frame(store)
     count = store.count("frames")

@@ -20,7 +20,7 @@ FORMAT: Any = "2.2"  # Lance storage version: the newest stable one; large_binar
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _SEALED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # Lance tells the system's error number in its text alone
-_DAMAGE = re.compile(r"LanceError\(IO\)|Not found: |corrupt|is outside file|failed to decode")
+_DAMAGE = re.compile(r"LanceError\((IO|Arrow)\)|Not found: |corrupt|is outside file|failed to decode")
 _PIXEL_BATCH = 64  # rows of a scan that holds pixels; Lance's default of 8192 would be more than a gigabyte
 
 
@@ -47,10 +47,17 @@ def read(
     options: dict[str, Any] = {"columns": columns, "filter": filter, "with_row_address": with_row_address}
     if "pixels" in columns:
         options |= {"batch_size": _PIXEL_BATCH, "batch_readahead": 2, "io_buffer_size": 64 << 20}
+    with whole(table):
+        return dataset.scanner(**options).to_table()
+
+
+@contextmanager
+def whole(table: Location) -> Iterator[None]:
+    """Around what reads a table. Raises UserError: a file of it is damaged, or its object store refuses."""
     try:
         with objects.reaching(table):
-            return dataset.scanner(**options).to_table()
-    except (OSError, ValueError) as error:
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
         if not _DAMAGE.search(str(error)):
             raise
         raise _damaged(table, error) from error

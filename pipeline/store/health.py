@@ -52,7 +52,8 @@ class Broken:
 class Examined:
     """The newest version of a table that opens, and what is wrong with its files.
 
-    dataset: None when the table is not there, or no version opens (then `broken` says so). files: looked at. unsealed:
+    dataset: None when the table is not there, or no version opens (then `broken` says so). old: damaged versions before
+    it, whose rows it does not need. files: looked at. unsealed:
     those without a seal, because their writer was killed before it made one, or on an object store, where there are
     none; they were read instead.
     """
@@ -60,6 +61,7 @@ class Examined:
     place: Location
     dataset: Any = None
     broken: list[Broken] = field(default_factory=list)
+    old: list[Broken] = field(default_factory=list)
     files: int = 0
     unsealed: int = 0
     digests: dict[Path, str] = field(default_factory=dict, repr=False)
@@ -224,12 +226,15 @@ def set_aside(table: Location, part: str, folder: Location) -> Location:
 
 
 def _open_newest(found: Examined) -> None:
-    """The newest version that opens; those above it are torn."""
+    """The newest version that opens; those above it are torn. On an object store those below it are not looked at."""
     for number in manifests(found.place):
-        torn = _opened(found, number)
-        if torn is None:
+        if found.dataset is not None and not found.place.local:
             return
-        found.broken.append(torn)
+        newest = found.dataset
+        torn = _opened(found, number)
+        if torn is not None:
+            (found.broken if newest is None else found.old).append(torn)
+        found.dataset = newest or found.dataset
 
 
 def _opened(found: Examined, version: int) -> Broken | None:

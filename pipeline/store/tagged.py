@@ -6,8 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.store import objects
-from pipeline.store.files import opened, scanned, sealed, typed, written
+from pipeline.store.files import opened, scanned, sealed, typed, whole, written
 from pipeline.store.location import Location
 
 _KEY = "sample_id"
@@ -22,7 +21,8 @@ class Tagged:
     def tags(self) -> dict[str, int]:
         """{tag: version}; empty when nothing is there."""
         dataset = opened(self.place)
-        return {} if dataset is None else {tag: int(about["version"]) for tag, about in dataset.tags.list().items()}
+        with whole(self.place):
+            return {} if dataset is None else {tag: int(about["version"]) for tag, about in dataset.tags.list().items()}
 
     def table(self, tag: str | None = None) -> pa.Table:
         """All rows of the newest version, or of a tagged one, ordered by sample_id.
@@ -30,7 +30,7 @@ class Tagged:
         Raises:
             UserError: no such tag.
         """
-        with objects.reaching(self.place):
+        with whole(self.place):
             return self._version(tag).to_table().sort_by(_KEY)
 
     def scan(self, tag: str | None = None) -> pl.LazyFrame:
@@ -86,12 +86,14 @@ class Tagged:
             raise UserError(f"{self.place}", "nothing was written there", "strive-data select")
         if tag is None:
             return dataset
-        known = sorted(dataset.tags.list())
+        with whole(self.place):
+            known = sorted(dataset.tags.list())
         if tag not in known:
             raise UserError(
                 f"tag {tag!r} of {self.place.name!r}", f"known tags: {', '.join(known) or 'none'}", "name one of them"
             )
-        return dataset.checkout_version(tag)
+        with whole(self.place):
+            return dataset.checkout_version(tag)
 
 
 def _same(dataset: Any, rows: pa.Table) -> bool:

@@ -1,7 +1,5 @@
 """Curated datasets: every tag can be read, holds what its verdicts say, and fits the frames that are cached."""
 
-from collections.abc import Sequence
-
 import polars as pl
 
 from pipeline.schemas import CURATED, VERDICTS
@@ -11,7 +9,7 @@ from pipeline.verify.findings import Finding, some
 from pipeline.verify.tables import Tables, broken_files
 
 STALE, UNEQUAL = "other frames", "unlike its verdicts"
-BROKEN_TAG, LOST_TAG = "broken tag", "unreadable tag"
+BROKEN_TAG, LOST_TAG, ALONE = "broken tag", "unreadable tag", "no verdicts"
 
 
 def check_curated(store: Store, tables: Tables) -> tuple[list[Finding], dict[str, Examined], set[str]]:
@@ -45,22 +43,29 @@ def check_curated(store: Store, tables: Tables) -> tuple[list[Finding], dict[str
 
 
 def _unequal(name: str, read: dict[tuple[str, str], Examined]) -> list[Finding]:
-    """Tags whose samples are not those that their verdicts keep."""
-    wrong = []
+    """Tags whose samples are not those that their verdicts keep, and tags without verdicts."""
+    wrong: list[str] = []
+    alone: list[str] = []
     for kind, tag in read:
         pair = read.get(("curated", tag)), read.get(("verdicts", tag))
         if kind != "curated" or pair[0] is None or pair[0].broken or (pair[1] is not None and pair[1].broken):
             continue
         rows = pair[0].table(["sample_id"], CURATED)["sample_id"].to_pylist()
-        kept: Sequence[str] = []
-        if pair[1] is not None:
-            verdicts = pair[1].table(["sample_id", "reason"], VERDICTS)
-            kept = [r["sample_id"] for r in verdicts.to_pylist() if not r["reason"]]
-        if sorted(rows) != sorted(kept):
+        if pair[1] is None:
+            alone.append(tag)
+            continue
+        verdicts = pair[1].table(["sample_id", "reason"], VERDICTS)
+        if sorted(rows) != sorted(r["sample_id"] for r in verdicts.to_pylist() if not r["reason"]):
             wrong.append(tag)
     about = "it does not hold exactly the samples that its verdicts keep, once each"
     table = f"curated/{name}"
-    return [Finding(table, UNEQUAL, len(wrong), some(wrong), about, "select", unit="tags", tags=wrong)] if wrong else []
+    found = []
+    if wrong:
+        found.append(Finding(table, UNEQUAL, len(wrong), some(wrong), about, "select", unit="tags", tags=wrong))
+    if alone:
+        about = "their samples are whole; what became of the others is lost, and select again tells it"
+        found.append(Finding(table, ALONE, len(alone), some(alone), about, unit="tags", wrong=False))
+    return found
 
 
 def _stale(name: str, examined: Examined, tables: Tables, needed: set[str]) -> list[Finding]:

@@ -12,6 +12,7 @@ from pipeline.store import Location, Store
 from pipeline.store.health import TORN, Broken, Examined, examine
 from pipeline.verify.findings import OWNER, Finding, some
 
+OLD = "torn old version"
 _SAME = {"frames": ("index",), "variants": ("variant",), "rollouts": ("policy",), "quarantine": ("kept",)}
 _MANY_ROWS = ("frames", "variants")  # an item has several rows, which may continue in the next file
 
@@ -74,6 +75,10 @@ def broken_files(table: str, examined: Examined, place: Location) -> list[Findin
         about = f"it does not open ({torn[0].message}); the version before it does, without its rows"
         names = [broken.file for broken in torn]
         found.append(Finding(table, TORN, len(torn), ", ".join(names), about, redo, "versions", aside=names))
+    if examined.old:
+        about = f"nobody reads it, but letting old versions go stumbles over it ({examined.old[0].message})"
+        names = [broken.file for broken in examined.old]
+        found.append(Finding(table, OLD, len(names), ", ".join(names), about, unit="versions", aside=names))
     kinds = dict.fromkeys(broken.what for broken in examined.broken if broken.what != TORN)
     return found + [_of_kind(table, what, [b for b in examined.broken if b.what == what], redo) for what in kinds]
 
