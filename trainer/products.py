@@ -1,7 +1,7 @@
 """Matrix products on a CPU by oneDNN, which PyTorch carries but gives only convolutions and half precision.
 
 The BLAS that `matmul` calls (MKL) runs AVX2 on processors that are not Intel's; oneDNN writes its kernels for what the
-processor has, and is twice as fast there in the same arithmetic: float32, summed in float32. A kernel is made once for
+processor has, and is faster there in the same arithmetic: float32, summed in float32. A kernel is made once for
 a shape and kept, which takes a third of a millisecond; that is why small products stay where they are. Few rows meet a
 large weight while decoding, again and again in the same few shapes.
 
