@@ -17,7 +17,6 @@ import typer
 
 from pipeline.safetext import redacted
 from pipeline.store.location import SCHEMES, hidden_option, read_options, share
-from trainer.settings import storage_of
 
 _FILE, _OPTION = "--storage", "--storage-option"
 
@@ -77,10 +76,17 @@ def again(text: str) -> str:
     return _AT.sub(lambda found: " ".join([found[0], *given]), text) if given else text
 
 
+def _table_of(config: Path) -> Any:
+    # Settings bring PyTorch: only a command that has some pays for it.
+    from trainer.settings import storage_of
+
+    return storage_of(config)
+
+
 def _with_storage(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, storage: Path | None = None, storage_option: list[str] | None = None, **given: Any) -> Any:
-        base = storage_of(given["config"]) if given.get("config") else {}
+        base = _table_of(given["config"]) if given.get("config") else {}
         share(read_options(storage, storage_option or [], base))
         return function(*args, **given)
 
