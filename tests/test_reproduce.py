@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from toyworld.demo_figures import column
 from toyworld.reproduce import __main__ as program
 from toyworld.reproduce import collect, curves, page, runs, start
 from toyworld.reproduce.datasets import random_places, spatial_only
-from toyworld.reproduce.plan import ARMS, BEYOND, FULL, SPATIAL, STRIVE, TABLES, TINY, Run, runs_of
+from toyworld.reproduce.plan import ARMS, BEYOND, FULL, SMALL, SMALL_GRPO, SPATIAL, STRIVE, TABLES, TINY, Run, runs_of
 from toyworld.reproduce.work import Workplace
 from trainer.config import RunConfig
 from trainer.metrics import read_rows
+
+pytestmark = pytest.mark.timeout(900)  # two whole ones on a busy machine
 
 APPS = {"strive-data": data.app, "strive-train": train.app}
 
@@ -105,6 +108,23 @@ def test_a_whole_one_has_nothing_to_do_and_a_lost_run_is_done_again(
     program.reproduce(Workplace(Path("results"), again := Here()), Path("docs"), TINY, beyond=False)
     assert [words[:2] for words in again.done] == [["strive-train", "run"]], "other settings: another run"
     assert "--resume" not in again.done[0] and files(folder) == before
+
+
+def test_beyond_the_papers_shares_the_controls_and_fills_its_section(
+    whole: tuple[Path, Here], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = whole
+    monkeypatch.chdir(folder)
+    before = files(folder)
+    shutil.copytree(folder / "docs", tmp_path / "docs")
+    program.reproduce(Workplace(Path("results"), here := Here()), tmp_path / "docs", TINY, beyond=True)
+    trained = {words[words.index("--out") + 1] for words in here.done if words[1] == "run"}
+    assert trained == {f"results/runs/{name}-0" for name in set(BEYOND) - set(ARMS)}
+    after = files(tmp_path)
+    assert set(after) == {*before, "results/beyond.json"} and files(folder) == before
+    page, old = after["results.md"].decode(), before["results.md"].decode()
+    assert page.split("## Beyond")[0] == old.split("## Beyond")[0]
+    assert "Not run" in old and "Not run" not in page and all(arm.title in page for arm in BEYOND.values())
 
 
 def test_a_reader_finds_folder_settings_and_seed_of_every_run(whole: tuple[Path, Here]) -> None:
@@ -192,9 +212,9 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_command_line_says_what_the_settings_say(tmp_path: Path) -> None:
     words = runs.train_words(Workplace(tmp_path), Run(ARMS["sft"], 1), TINY)
-    assert words[:2] == ["strive-train", "sft"] and "groups=2" in words and "--groups" not in words
+    assert words[:2] == ["strive-train", "sft"] and "groups=1" in words and "--groups" not in words
     words = runs.train_words(Workplace(tmp_path), Run(ARMS["random"], 1), TINY)
-    assert words[words.index("--tag") + 1] == "seed1" and words[words.index("--responses") + 1] == "8"
+    assert words[words.index("--tag") + 1] == "seed1" and words[words.index("--responses") + 1] == "16"
 
 
 def test_noise_is_seeded_and_leaves_eyes_and_words_alone() -> None:
@@ -232,11 +252,13 @@ def test_the_page_says_when_beyond_was_not_run_and_what_it_came_to_when_it_was(w
     folder, _ = whole
     found = json.loads((folder / "docs/results/reproduce.json").read_text())
     assert "Not run: `python -m" in page.page(found, None)
-    recipe = next(name for name in BEYOND if name not in collect.CONTROLS)
     arms = dict.fromkeys(BEYOND, found["arms"][STRIVE])
     for low, verdict in ((0.01, "**Beats both controls on both views:"), (-0.01, "**No recipe beats")):
         gain = {f"accuracy_{view}": [0.03, low, 0.05] for view in ("importance", "anchor")}
-        against = {name: dict.fromkeys(collect.CONTROLS, gain) for name in BEYOND if name not in collect.CONTROLS}
+        against: dict[str, Any] = {
+            name: dict.fromkeys(collect.CONTROLS, gain) for name in BEYOND if name not in collect.CONTROLS
+        }
+        against[SMALL][SMALL_GRPO] = gain
         beyond = {"scale": found["scale"], "arms": arms, "against": against, "runs": []}
         text = page.page(found, beyond)
-        assert verdict in text and BEYOND[recipe].title in text
+        assert verdict in text and BEYOND[SMALL].title in text

@@ -13,7 +13,6 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def reproduce(place: Workplace, docs: Path, scale: Scale, beyond: bool) -> None:
     Raises:
         UserError: a command failed, or the place holds something else.
     """
-    with place.held(asdict(scale)):
+    with place.held(scale.world()):
         prepared = Prepared(place)
         selection = prepare(place, prepared, scale)
         runs.evaluate(place, collect.START, place.start, scale)
@@ -96,7 +95,9 @@ def prepare(place: Workplace, prepared: Prepared, scale: Scale) -> dict[str, Any
     prepared.once("prepare", (*data, "select", *at, "--name", SHIFTED, *chosen))
     prepared.once("prepare", (*data, "build-variants", *at, "--json"))
     selection = prepared.once("prepare", (*data, "select", *at, "--name", SELECTED, *chosen))
-    prepared.once("prepare", (*data, "select", *at, "--name", POOL, "--keep-all", "--ledger-only", *draws))
+    pool = prepared.once("prepare", (*data, "select", *at, "--name", POOL, "--keep-all", *draws))
+    if pool["kept"] != pool["pool"]:
+        raise UserError(f"dataset {POOL}", f"{pool['kept']} of {pool['pool']} samples: expected all", "a new --out")
     derive(Store(place.store), max(scale.seeds, scale.beyond_seeds))
     return selection
 

@@ -17,7 +17,7 @@ from toyworld.reproduce.figures import (
     seconds_a_step,
     seed_differences,
 )
-from toyworld.reproduce.plan import ARMS, BEYOND, CONTROLS, TABLES, Run, Scale, runs_of
+from toyworld.reproduce.plan import ARMS, BEYOND, CONTROLS, SMALL, SMALL_GRPO, TABLES, Run, Scale, runs_of
 from toyworld.reproduce.work import Prepared, Workplace
 
 START = "start"  # its evaluation's name
@@ -26,7 +26,8 @@ START = "start"  # its evaluation's name
 def pairs(beyond: bool) -> list[tuple[str, str]]:
     """Which arm is compared with which."""
     if beyond:
-        return [(arm, control) for arm in BEYOND if arm not in CONTROLS for control in CONTROLS]
+        against = [(arm, control) for arm in BEYOND if arm not in CONTROLS for control in CONTROLS]
+        return [*against, (SMALL, SMALL_GRPO)]
     return [(table.subject, arm) for table in TABLES for arm in table.arms if arm != table.subject]
 
 
@@ -45,10 +46,11 @@ def figures(
     against: dict[str, dict[str, Any]] = {}
     for arm, other in pairs(beyond):
         of = {name: [tables[run.name] for run in todo if run.arm.name == name] for name in (arm, other)}
-        found = differences(of[arm], of[other])
-        for name in ("grad_norm_cv",):
-            if name in arms[arm] and name in arms[other]:
-                found[name] = seed_differences(arms[arm][name]["seeds"], arms[other][name]["seeds"])
+        seeds = min(map(len, of.values()))  # an arm that is only screened is compared by the seeds that it has
+        found = differences(of[arm][:seeds], of[other][:seeds])
+        if "grad_norm_cv" in arms[arm] and "grad_norm_cv" in arms[other]:
+            norms = [arms[name]["grad_norm_cv"]["seeds"][:seeds] for name in (arm, other)]
+            found["grad_norm_cv"] = seed_differences(*norms)
         against.setdefault(arm, {})[other] = {n: [i.mean, i.low, i.high] for n, i in found.items()}
     store = Store(place.store)
     return {

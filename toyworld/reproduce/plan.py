@@ -1,7 +1,7 @@
 """What is run: arms, seeds and tables of the evidence, as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from toyworld.reproduce.start import NOISE
@@ -13,7 +13,8 @@ class Scale:
 
     Attributes:
         clips, test_clips: of the toy world, five questions each. groups: samples a step. pool: rollouts a sample.
-        seeds: runs of every arm; beyond_seeds: of the recipes that are looked for beyond the papers.
+        seeds: runs of every arm; beyond_seeds: of the recipes beyond the papers; screen_seeds: of those of them that
+            are only screened.
         noise: of the start policy. draws: of the selection.
     """
 
@@ -24,15 +25,22 @@ class Scale:
     pool: int = 16
     seeds: int = 3
     beyond_seeds: int = 5
+    screen_seeds: int = 2
     noise: float = NOISE
     lr: float = 1e-4
-    temperature: float = 0.8
+    temperature: float = 1.0
     max_tokens: int = 32
     draws: int = 8
 
+    def world(self) -> dict[str, Any]:
+        """All of it but the numbers of seeds: more of them add to what was done, the rest makes it another thing."""
+        return {name: value for name, value in asdict(self).items() if not name.endswith("seeds")}
+
 
 FULL = Scale()
-TINY = Scale(clips=8, test_clips=2, steps=2, groups=2, pool=8, seeds=1, beyond_seeds=1, noise=0.1, draws=4)
+TINY = Scale(
+    clips=8, test_clips=2, steps=2, groups=1, pool=16, seeds=1, beyond_seeds=1, screen_seeds=1, noise=0.1, draws=4
+)
 """So small that it shows nothing: what the tests run."""
 
 MIN_VAR = 0.1
@@ -49,15 +57,19 @@ class Arm:
     Attributes:
         name: of its run folders, `<name>-<seed>`. title: in tables.
         dataset: curated dataset. views: M; the pool is dealt evenly to them.
+        times: so many times the samples a step, and pools that are as much smaller.
         settings: of `strive-train run`, beyond what all arms share. sft: imitation instead.
+        screened: looked at with a few seeds only.
     """
 
     name: str
     title: str
     dataset: str = SELECTED
     views: int = 4
+    times: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     sft: bool = False
+    screened: bool = False
 
     def tag(self, seed: int) -> str | None:
         """The version of its dataset; None is the newest."""
@@ -73,11 +85,11 @@ ARMS: Mapping[str, Arm] = {
         Arm(ANCHOR, "GRPO, anchor", views=1, settings={"view": "anchor"}),
         Arm(IMPORTANCE, "GRPO, one importance view", views=1, settings={"view": "importance"}),
         Arm(STRIVE, "STRIVE"),
+        Arm("random", "random, of the same size", RANDOM, 1, settings={"view": "anchor"}),
         Arm(UNIFORM, "STRIVE without importance (phase shifts)", SHIFTED),
         Arm(SPACE, "STRIVE, spatial views only", SPATIAL),
         Arm(SFT, "SFT on the same samples", views=1, sft=True),
-        Arm("random", "random, of the same size", RANDOM, 1, {"view": "anchor"}),
-        Arm("all", "all", POOL, 1, {"view": "anchor"}),
+        Arm("all", "all", POOL, 1, settings={"view": "anchor"}),
         Arm("reward-answer", "answer only", GROUNDED, settings={"reward": "accuracy=1,iou=0"}),
         Arm("reward-iou", "temporal IoU only", GROUNDED, settings={"reward": "accuracy=0,iou=1"}),
         Arm("reward-dual", "dual", GROUNDED),
@@ -86,15 +98,30 @@ ARMS: Mapping[str, Arm] = {
     )
 }
 
+SMALL, SMALL_GRPO = "small-pools", "small-pools-importance"
+
 BEYOND: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
         ARMS[ANCHOR],
         ARMS[IMPORTANCE],
         ARMS[STRIVE],
+        Arm(SMALL, "STRIVE, four times the samples, pools of 4 x 1", times=4),
+        Arm(
+            SMALL_GRPO,
+            "GRPO, one importance view, four times the samples, pools of 1 x 4",
+            views=1,
+            times=4,
+            settings={"view": "importance"},
+        ),
+        Arm("two-wave", "two waves", settings={"two_wave": True}, screened=True),
+        Arm("anchor-update", "update on the anchor", settings={"update_on": "anchor"}, screened=True),
+        Arm("subset", "best half of the pool (PODS)", settings={"train_subset": 8}, screened=True),
+        Arm("no-scale", "differences not divided", settings={"scale": "none"}, screened=True),
     )
 }
-"""Recipes that are to beat both controls."""
+"""Recipes that are to beat both controls, the first two. One of them is a control of its own: it says whether small
+pools pay because of the views or because of the samples."""
 
 
 TRAINING = ("reward_std", "dead_group_share", "between_share", "grad_norm_cv")
@@ -150,15 +177,16 @@ class Run:
     def settings(self, scale: Scale) -> dict[str, Any]:
         """All settings that are not the defaults, but for store, policy and out."""
         shared = {"dataset": self.arm.dataset, "tag": self.arm.tag(self.seed), "steps": scale.steps, "lr": scale.lr}
-        shared |= {"groups": scale.groups, "seed": self.seed}
+        shared |= {"groups": scale.groups * self.arm.times, "seed": self.seed}
         if self.arm.sft:
             return shared
-        shared |= {"variants": self.arm.views, "responses": scale.pool // self.arm.views}
+        shared |= {"variants": self.arm.views, "responses": scale.pool // (self.arm.views * self.arm.times)}
         shared |= {"temperature": scale.temperature, "max_tokens": scale.max_tokens}
         return shared | dict(self.arm.settings)
 
 
 def runs_of(scale: Scale, beyond: bool) -> list[Run]:
     """All runs, the first seed of every arm first, so that an early look shows something of everything."""
-    arms, seeds = (BEYOND, scale.beyond_seeds) if beyond else (ARMS, scale.seeds)
-    return [Run(arm, seed) for seed in range(seeds) for arm in arms.values()]
+    arms, most = (BEYOND, scale.beyond_seeds) if beyond else (ARMS, scale.seeds)
+    screened = min(most, scale.screen_seeds)
+    return [Run(arm, seed) for seed in range(most) for arm in arms.values() if not arm.screened or seed < screened]
