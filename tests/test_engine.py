@@ -259,11 +259,6 @@ def test_gradients_of_flex_attention_are_those_of_sdpa(qwen: Policy, monkeypatch
         assert (g - expected[name]).abs().max() < 1e-4 * max(float(expected[name].abs().max()), floor), name
 
 
-def test_the_kernel_is_chosen_by_device() -> None:
-    assert attention.kind_for(torch.device("cuda", 0)) == "flex"
-    assert attention.kind_for(torch.device("cpu")) == "sdpa"
-
-
 # Vision
 
 

@@ -67,6 +67,22 @@ def test_a_step_is_one_graph() -> None:
     assert len(graphs) == len(made), "a step was compiled again for another place"
 
 
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_a_recording_that_is_not_the_step_is_dropped_with_a_line(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever graphs cannot be recorded, or replay something else, the numbers stay those of the step."""
+    policy = exact_policy()
+
+    def record(step: Step) -> Step:
+        if fault == "raises":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return lambda: step() + 1
+
+    kind, _ = recording(record)
+    assert_alike(drawn(policy, kind, 12), drawn(policy, SharedSteps, 12))
+    assert [r.message for r in caplog.records if "step by step from here on" in r.message][1:] == [], "said once"
+    assert "not permitted" in caplog.text if fault == "raises" else "differs" in caplog.text
+
+
 def test_cuda_decodes_recorded_and_others_do_not() -> None:
     assert steps_for(torch.device("cuda", 0)) is RecordedSteps
     assert RecordedSteps.record is recorded.cuda_graph

@@ -25,14 +25,6 @@ def has_backward(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def kind_for(device: torch.device) -> Kind:
-    """The kernel of responses behind prompts: flex_attention where it has a backward pass, else sdpa.
-
-    A mask of blocks lets it skip other responses, and key heads need no copies there.
-    """
-    return "flex" if has_backward(device) else "sdpa"
-
-
 def grouped(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None = None, *, causal: bool = False
 ) -> Tensor:

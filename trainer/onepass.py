@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.attention import Kind, kind_for, segment_mask_behind
+from trainer.attention import Kind, segment_mask_behind
 from trainer.packing import PAD, Segment
 from trainer.rollout import Prefilled
 from trainer.textmodel import Cache, text_model
@@ -75,11 +75,11 @@ def lay_out(groups: Sequence[Sequence[Segment]], pad_id: int, device: torch.devi
     )
 
 
-def states_behind(model: Any, ready: Prefilled, laid: Behind, kind: Kind | None = None) -> Tensor:
+def states_behind(model: Any, ready: Prefilled, laid: Behind, kind: Kind = "sdpa") -> Tensor:
     """The states [R, H] that predict each target; gradient flows into the prompts where `ready` carries their graph.
 
     Args:
-        kind: the attention kernel; None: by the device, see `kind_for`. flex gives gradients on a GPU only.
+        kind: the attention kernel. flex gives gradients on a GPU only.
 
     Raises:
         ValueError: the prompts were not prefilled layer by layer.
@@ -90,7 +90,6 @@ def states_behind(model: Any, ready: Prefilled, laid: Behind, kind: Kind | None 
     states = ready.hidden[:, None]
     if laid.ids.shape[1]:
         positions = (ready.following[:, None] + laid.offsets).expand(3, -1, -1)
-        kind = kind or kind_for(laid.ids.device)
         mask = segment_mask_behind(laid.segments, ready.lengths, ready.cache.keys[0].shape[2], kind)
         states = torch.cat([states, text.response_pass(laid.ids, positions, ready.cache, mask)], 1)
     return states[laid.rows, laid.sources]

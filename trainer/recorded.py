@@ -3,9 +3,12 @@
 A step of a small batch keeps a GPU busy for less time than it takes to start its kernels one by one; replayed as a CUDA
 graph they start together. For that nothing of a step may depend on how many tokens there are: attention reads all of
 the room for a response's own keys, what is not drawn yet is masked, and the place of the token is a tensor. The numbers
-are those of `SharedSteps`. When responses leave or the room grows, shapes change and the step is recorded anew.
+are those of `SharedSteps`. When responses leave or the room grows, shapes change and the step is recorded anew. Every
+recording is compared with the step itself before it counts; where one fails or differs, steps run as they are from then
+on, and a line says so.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,11 @@ import torch
 from torch import Tensor
 
 from trainer.decode import SharedSteps, advanced
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+"""Largest difference of a recording to its step, relative to the largest value, that counts as rounding."""
 
 Step = Callable[[], Tensor]
 Record = Callable[[Step], Step]
@@ -47,6 +55,23 @@ def cuda_graph(step: Step) -> Step:
     return replay
 
 
+def proved(record: Record, step: Step) -> Step | None:
+    """A recording that gives what its step gives; None where there is none such, with a line that says why."""
+    expected = step().clone()
+    try:
+        replay = record(step)
+        difference = float((replay() - expected).abs().max())
+    except RuntimeError as error:
+        why = f"a step cannot be recorded here ({str(error).splitlines()[0]})"
+    else:
+        bound = TOLERANCE.get(expected.dtype, 0.0) * float(expected.abs().max())
+        if difference <= bound:
+            return replay
+        why = f"a recorded step differs from the step itself by {difference:.3g}, more than {bound:.3g}"
+    log.warning("decoding runs step by step from here on: %s", why)
+    return None
+
+
 class RecordedSteps(SharedSteps):
     """`SharedSteps` in fixed shapes.
 
@@ -56,6 +81,8 @@ class RecordedSteps(SharedSteps):
     # Shapes change less often than in `SharedSteps`: a recording costs a few steps.
     roomy = 0.5
     record: Record = staticmethod(cuda_graph)
+    # Of the process: whether recordings have been what they should be so far.
+    works = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -89,6 +116,8 @@ class RecordedSteps(SharedSteps):
             self._grow()
         self.tokens.copy_(self._grid(tokens))
         self.place.fill_(t)
-        if self.replay is None:
-            self.replay = self.record(self._step)
-        return self.replay().flatten(0, 1)[self.slots]
+        if self.replay is None and type(self).works:
+            self.replay = proved(self.record, self._step)
+            type(self).works = self.replay is not None
+        out = self.replay() if self.replay else self._step()
+        return out.flatten(0, 1)[self.slots]
