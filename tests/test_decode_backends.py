@@ -142,3 +142,11 @@ def test_torchcodec_gives_the_same_frames(clip: Path, tmp_path: Path, kind: str)
         assert isinstance(expected, np.ndarray)
         assert answer.shape == (size[1], size[0], 3)
         assert np.abs(answer.astype(int) - expected).mean() < 3
+
+
+def test_pyav_binds_to_its_own_libraries(tmp_path: Path) -> None:
+    """decord's are global in the process: loaded first, they took the place of PyAV's, and VP9 met another version."""
+    code = "import sys, numpy as np, pipeline.decode\nfrom pathlib import Path\nfrom tests.clips import encode\n"
+    code += "encode(Path(sys.argv[1]), 'libvpx-vp9', np.zeros((3, 32, 32, 3), np.uint8))"
+    words = [sys.executable, "-c", code, str(tmp_path / "clip.webm")]
+    subprocess.run(words, check=True, capture_output=True, cwd=Path(__file__).parent.parent)

@@ -144,8 +144,10 @@ def _claim(folder: Path, identity: dict[str, str]) -> None:
     manifest = folder / MANIFEST
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Looked for before the manifest: what another process puts here comes after its manifest.
+        taken = any(not entry.name.startswith(".") for entry in folder.iterdir())
         if not manifest.exists():
-            if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            if taken:
                 raise UserError(
                     f"--cache-vision {folder}",
                     f"holds something else (no {MANIFEST})",

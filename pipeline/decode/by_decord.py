@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av  # noqa: F401 - first: decord's libraries are global, and those of PyAV would bind to them
 import decord
 import numpy as np
 
