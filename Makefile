@@ -32,7 +32,7 @@ test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## all tests, on two processes, at most 15 minutes
 	$(BIN)/python -m pytest -n 2 --session-timeout=900
 
-storm: $(STAMP)  ## every fault 30 times, and docs/reliability.md; about two hours on 2 cores
+storm: $(STAMP)  ## every fault 30 times, and docs/reliability.md; an hour or more on 2 cores
 	$(BIN)/python -m tests.faults.storm --times 30
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy --strict
