@@ -1,9 +1,8 @@
 """The frame cache: each video is decoded once, into rows of `frames`, and read from there ever after."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,7 +35,6 @@ CODECS = ("raw", "jpeg")
 JPEG_QUALITY = 90
 JPEG_SHARE = 1 / 15  # of the raw size, measured on ordinary pictures; an estimate only
 MISSING = "damaged: frames missing"
-_LEAST = 32  # frames that are decoded from one opening of a file at least
 _RUN_UP = 125  # frames decoded before a wanted one, since its key frame: half of the 250 that encoders use
 
 
@@ -54,7 +52,8 @@ class CacheFrames:
         codec: raw or jpeg.
         strict: leave damaged videos out altogether.
         deadline_s: seconds that one video may take in a worker.
-        hold_bytes: frames of a video beyond so many bytes are written as they are decoded, not held in memory.
+        hold_bytes: a video whose frames take more bytes is decoded frame by frame (`decode_frames(ahead=False)`), and
+            its rows are written as they come, not held in memory.
 
     Raises:
         UserError: a parameter is out of its range.
@@ -145,7 +144,8 @@ class CacheFrames:
         scan = scan_packets(path)
         wanted = wanted_frames(scan.times, self.fps, self.max_frames)
         size = target_size(*upright_size(scan), self.short_side, self.max_pixels)
-        parts = _Parts(path, scan, self._stretches(wanted, size), size, self.strict)
+        fits = 3 * size[0] * size[1] * len(wanted) <= self.hold_bytes
+        parts = _Parts(decode_frames(path, scan, wanted, size, strict=self.strict, ahead=fits))
         tables = (self._rows(item, start, part) for start, part in parts)
         held: list[pa.Table] = []
         size_held = 0
@@ -159,11 +159,6 @@ class CacheFrames:
         if parts.trouble is not None:
             raise parts.trouble
         return pa.concat_tables(held) if rows is None else rows, _missing(scan, wanted, parts.indices)
-
-    def _stretches(self, wanted: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-        """In stretches of at most `hold_bytes`: decord keeps what it decoded ahead until its reader is closed."""
-        step = max(_LEAST, self.hold_bytes // (3 * size[0] * size[1]))
-        return [wanted[i : i + step] for i in range(0, len(wanted), step)]
 
     def _rows(self, item: Item, start: int, part: Decoded) -> pa.Table:
         """Decoded frames as rows, the first of which is number `start` of its video."""
@@ -185,35 +180,23 @@ class CacheFrames:
 
 
 class _Parts:
-    """Decoded parts with the number of their first frame. An error ends them: it must not pass through Lance.
+    """Decoded parts with the number of their first frame. An error ends them: it must not pass through Lance."""
 
-    Of several stretches of a damaged video, those that decode are kept; it is an error when none does.
-    """
-
-    def __init__(
-        self, path: Path, scan: Scan, stretches: Sequence[np.ndarray], size: tuple[int, int], strict: bool
-    ) -> None:
-        self._read = partial(decode_frames, path, scan, size=size, strict=strict)
-        self._stretches, self._strict = stretches, strict
+    def __init__(self, parts: Iterable[Decoded]) -> None:
+        self._parts = parts
         self._found: list[np.ndarray] = []
         self.count = 0
         self.trouble: DecodeError | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Decoded]]:
-        trouble: DecodeError | None = None
-        for stretch in self._stretches:
-            try:
-                for part in self._read(stretch):
-                    start = self.count
-                    self.count += len(part.indices)
-                    self._found.append(part.indices)
-                    yield start, part
-            except DecodeError as error:
-                trouble = trouble or error
-                if self._strict:
-                    break
-        if self._strict or not self.count:
-            self.trouble = trouble
+        try:
+            for part in self._parts:
+                start = self.count
+                self.count += len(part.indices)
+                self._found.append(part.indices)
+                yield start, part
+        except DecodeError as error:
+            self.trouble = error
 
     @property
     def indices(self) -> np.ndarray:

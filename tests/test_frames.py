@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.framereader import FrameReader
 from pipeline.frames import CacheFrames, estimate_bytes, wanted_frames
 from pipeline.runner import run
+from pipeline.schemas import FRAMES
 from pipeline.store import Store
 from pipeline.videofile import content_id
 from pipeline.videos import Probe
@@ -248,16 +249,20 @@ def test_videos_too_long_for_memory_give_the_same_rows(store: Store, tmp_path: P
     run(CacheFrames(fps=10, codec=codec), store)
     written = run(CacheFrames(fps=10, codec=codec, hold_bytes=1000), other, workers=workers)
     assert (written.done, written.rows) == (3, store.count("frames"))
-    assert other.table("frames").sort_by(ORDER).equals(store.table("frames").sort_by(ORDER))
+    same = [name for name in FRAMES.names if name not in ("pixels", "checksum", "backend")]  # PyAV in place of decord
+    assert set(other.table("frames")["backend"].to_pylist()) == {"pyav"}
+    ours, theirs = (one.table("frames").sort_by(ORDER).select(same) for one in (other, store))
+    assert ours.equals(theirs)
     reader, truth = FrameReader(other), FrameReader(store)
     for video in truth.videos:
         indices = range(truth.count(video))
-        np.testing.assert_array_equal(reader.read(video, indices), truth.read(video, indices))
+        ours, theirs = (one.read(video, indices).astype(np.float32) for one in (reader, truth))
+        assert np.abs(ours - theirs).mean() < 1
     assert run(CacheFrames(fps=10, codec=codec), other).to_do == 0
 
 
 def test_a_long_video_may_lack_whole_stretches(tmp_path: Path) -> None:
-    """Long videos are decoded in stretches; one in which nothing decodes does not cost the others."""
+    """Frames come in parts of 32; one in which nothing decodes does not cost the others."""
     whole = write_clip(tmp_path / "whole.mp4", 80, gop=10, bframes=0)
     spans = packet_spans(whole)
     end = spans[69][0] + spans[69][1]

@@ -34,7 +34,8 @@ if __name__ == "__main__":
     run(Probe("test", {content_id(clip): str(clip)}), store)
     report = run(CacheFrames(fps=1000, max_frames=10**6, hold_bytes=hold), store, workers=1)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
-    print(json.dumps({"parent": memory("VmHWM"), "worker": children, "rows": report.rows}))
+    found = {"parent": memory("VmHWM"), "worker": children, "rows": report.rows}
+    print(json.dumps({**found, "backends": sorted(set(store.table("frames", ["backend"])["backend"].to_pylist()))}))
 """
 
 MANY = """
@@ -95,6 +96,12 @@ def test_a_long_video_is_not_held_in_memory(tmp_path: Path) -> None:
     assert flat["rows"] == whole["rows"] == frames
     for process in ("parent", "worker"):
         assert whole[process] - least[process] > 0.9 * raw, (least, flat, whole)
-        # decord decodes ahead while rows are written, by up to 300 MB: the length of the video does not matter
-        assert flat[process] - least[process] < 0.5 * raw, (least, flat, whole)
-    assert flat["parent"] - least["parent"] < 32 * MIB, (least, flat, whole)
+        assert flat[process] - least[process] < 64 * MIB, (least, flat, whole)
+
+
+def test_decord_is_not_asked_for_more_frames_than_memory_should_hold(tmp_path: Path) -> None:
+    """It decodes ahead without bound when the one who writes is slow: 400 MB of a long video, on a busy machine."""
+    clip = write_clip(tmp_path / "clip.mp4", 12)
+    frames = 3 * 12 * 96 * 64
+    fits, exceeds = (measure(CACHE, tmp_path, clip, tmp_path / str(hold), hold) for hold in (frames, frames - 1))
+    assert (fits["backends"], exceeds["backends"]) == (["decord"], ["pyav"])

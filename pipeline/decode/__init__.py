@@ -5,7 +5,7 @@ Which backend reads a file is a rule, not a trial:
 1. A scan of the packets finds every file that decord is known to read wrongly: its doubts (`packets`).
 2. decord reads files without doubts, as long as it does not fail, its own timestamps name the frames asked for, and
    its FFmpeg reports no error (`by_decord`).
-3. PyAV reads all others, and what decord did not give (`by_pyav`).
+3. PyAV reads all others, what decord did not give, and videos whose frames memory should not hold (`by_pyav`).
 4. torchcodec, where it is installed, is asked for frames that PyAV cannot give without anything being damaged
    (`by_torchcodec`).
 
@@ -42,7 +42,7 @@ __all__ = [
     "upright_size",
 ]
 
-_CHUNK = 32  # frames that are decoded together
+_CHUNK, _CHUNK_BYTES = 32, 2 << 20  # frames that are decoded together: at most so many, of more than one so many bytes
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def decode(
 
 
 def decode_frames(
-    path: Path, scan: Scan, indices: np.ndarray, size: tuple[int, int], *, strict: bool = False
+    path: Path, scan: Scan, indices: np.ndarray, size: tuple[int, int], *, strict: bool = False, ahead: bool = True
 ) -> Iterator[Decoded]:
     """Decode frames by index, in chunks, so that a long video need not fit in memory.
 
@@ -201,6 +201,8 @@ def decode_frames(
         indices: int [k], ascending and unique, among the frames of `scan`.
         size: (width, height) of the frames, as from `target_size`.
         strict: leave nothing out.
+        ahead: decord may be asked. While it has a file open it decodes ahead of what is read, without bound: a reader
+            that is slower than it, with more frames than memory should hold, says False.
 
     Raises:
         DecodeError: none of the frames can be decoded; if strict, at the first that cannot, or when the file as a whole
@@ -208,12 +210,15 @@ def decode_frames(
     """
     if strict and scan.damage:
         raise DecodeError("damaged", f"{path}: {scan.damage}")
-    return _read(path, scan, indices, size, strict)
+    return _read(path, scan, indices, size, strict, ahead)
 
 
-def _read(path: Path, scan: Scan, indices: np.ndarray, size: tuple[int, int], strict: bool) -> Iterator[Decoded]:
-    chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
-    read_decord = open_decord(path, scan, size) if chunks else None
+def _read(
+    path: Path, scan: Scan, indices: np.ndarray, size: tuple[int, int], strict: bool, ahead: bool = True
+) -> Iterator[Decoded]:
+    size_of = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size[0] * size[1])))
+    chunks = [indices[i : i + size_of] for i in range(0, len(indices), size_of)]
+    read_decord = open_decord(path, scan, size) if chunks and ahead else None
     some = False
     while read_decord is not None and chunks:
         frames = read_decord(chunks[0])

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.frames import CacheFrames
 from pipeline.scores import EmbedFrames, ScoreFrames
 from pipeline.store import Store
+from toyworld.scenes import SECONDS, SIZE
 
 MISTAKE = 2
 STEPS = 3
@@ -47,9 +48,10 @@ def cache_frames(store: str, world: str, workers: int = 1) -> None:
     often()
     if workers == 1:
         command("cache-frames", "--store", store, "--fps", 2, "--workers", 1)
-    else:  # workers write their frames themselves, as those of long videos
+    else:  # workers write their rows themselves, as those of long videos; decord still reads
+        pixels = 2 * SECONDS * 3 * SIZE * SIZE  # of a clip: its rows have a little more
         try:
-            runner.run(CacheFrames(fps=2.0, hold_bytes=1), Store(store), workers=workers)
+            runner.run(CacheFrames(fps=2.0, hold_bytes=pixels), Store(store), workers=workers)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             os._exit(MISTAKE)
