@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.store import Store
 from toyworld.demo_figures import column
 from toyworld.reproduce import __main__ as program
-from toyworld.reproduce import collect, curves, page, runs, start
+from toyworld.reproduce import annotations, collect, curves, page, runs, start
 from toyworld.reproduce.datasets import random_places, spatial_only
 from toyworld.reproduce.plan import ARMS, BEYOND, FULL, SMALL, SMALL_GRPO, SPATIAL, STRIVE, TABLES, TINY, Run, runs_of
 from toyworld.reproduce.work import Workplace
@@ -46,8 +46,7 @@ class Here:
 
     def _do(self, words: Sequence[str]) -> str:
         if words[0] == "python":
-            assert words[2] == "toyworld.reproduce.start"
-            start.main(words[3:])
+            {"toyworld.reproduce.start": start, "toyworld.reproduce.annotations": annotations}[words[2]].main(words[3:])
             return ""
         result = CliRunner().invoke(APPS[words[0]], list(words[1:]), catch_exceptions=False)
         assert result.exit_code == 0, result.stderr

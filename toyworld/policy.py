@@ -257,10 +257,13 @@ def fresh_view(scene: Scene, rng: np.random.Generator) -> View:
     return View(np.stack(photographed(scene, indices.tolist(), rng)), TIMES[indices])
 
 
-def teach_answers(policy: Policy, held_out: Sequence[Clip], seed: int, log: Log) -> int:
+def teach_answers(policy: Policy, held_out: Sequence[Clip], seed: int, log: Log, most: int = STEPS) -> int:
     """Teach the language model to answer, until STOP_AT is reached with the evidence in view.
 
     The vision tower stays as it is: noisy first gradients would undo what it has learnt.
+
+    Args:
+        held_out: clips of the exams; none: no exams. most: steps after which teaching ends in any case.
 
     Returns:
         The number of steps taken.
@@ -270,17 +273,17 @@ def teach_answers(policy: Policy, held_out: Sequence[Clip], seed: int, log: Log)
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.02)
     losses: list[float] = []
-    for step in range(STEPS):
+    for step in range(most):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, STEPS, LR, WARMUP)
         rows = lesson_rows(policy, [lesson(rng) for _ in range(BATCH)])
         losses.append(sft_step(policy, optimizer, rows, max_grad_norm=1.0, autocast=True)["loss"])
-        if (step + 1) % EXAM_EVERY == 0:
+        if held_out and (step + 1) % EXAM_EVERY == 0:
             reached = examine(policy, held_out, seed)
             log(f"answers {step + 1}/{STEPS}: loss {np.mean(losses[-EXAM_EVERY:]):.3f}, {json.dumps(reached)}")
             if reached["accuracy_in_view"] >= STOP_AT and reached["format_rate"] >= FORMAT_RATE:
                 return step + 1
-    return STEPS
+    return most
 
 
 def train(out: Path, scorer: Path, held_out: Sequence[Clip], seed: int, log: Log) -> dict[str, Any]:

@@ -17,10 +17,22 @@ from toyworld.reproduce.figures import (
     seconds_a_step,
     seed_differences,
 )
-from toyworld.reproduce.plan import ARMS, BEYOND, CONTROLS, SMALL, SMALL_GRPO, TABLES, Run, Scale, runs_of
+from toyworld.reproduce.plan import (
+    ARMS,
+    BEYOND,
+    CONTROLS,
+    POOL,
+    SELECTED,
+    SMALL,
+    SMALL_GRPO,
+    TABLES,
+    Run,
+    Scale,
+    runs_of,
+)
 from toyworld.reproduce.work import Prepared, Workplace
 
-START = "start"  # its evaluation's name
+START, NOISY_START = "start", "noisy-start"  # their evaluations' names
 
 
 def pairs(beyond: bool) -> list[tuple[str, str]]:
@@ -32,13 +44,17 @@ def pairs(beyond: bool) -> list[tuple[str, str]]:
 
 
 def figures(
-    place: Workplace, scale: Scale, prepared: Prepared, selection: Mapping[str, Any], beyond: bool
+    place: Workplace, scale: Scale, prepared: Prepared, selections: Sequence[Mapping[str, Any]], beyond: bool
 ) -> dict[str, Any]:
-    """All figures, JSON-like: scale, samples, start, hit_rate, selection, arms, against, runs, prepared."""
+    """All figures, JSON-like: scale, samples, starts, hit_rate, selections, arms, against, runs, prepared.
+
+    Args:
+        selections: what the selection told, and that among wrong annotations.
+    """
     todo = runs_of(scale, beyond)
     rows = {run.name: runs.metrics(place, run) for run in todo}
     tables = {run.name: answer_table(runs.answers(place, run.name)) for run in todo}
-    start = answer_table(runs.answers(place, START))
+    starts = [answer_table(runs.answers(place, name)) for name in (START, NOISY_START)]
     arms = {}
     for arm in BEYOND if beyond else ARMS:
         mine = [run.name for run in todo if run.arm.name == arm]
@@ -55,18 +71,31 @@ def figures(
     store = Store(place.store)
     return {
         "scale": asdict(scale),
-        "samples": {part: len(start[f"{part}_anchor"]) for part in ("accuracy", "miou")},
-        "start": {name: sum(each.values()) / len(each) for name, each in start.items() if each},
+        "samples": {part: len(starts[0][f"{part}_anchor"]) for part in ("accuracy", "miou")},
+        "starts": [{n: sum(each.values()) / len(each) for n, each in start.items() if each} for start in starts],
         "hit_rate": hit_rates(
             store.table("samples", ["sample_id", "origin"]).to_pylist(),
             store.table("variants", ["sample_id", "variant", "times"]).to_pylist(),
         ),
-        "selection": {name: selection[name] for name in ("pool", "kept", "dropped")},
+        "selections": [{name: told[name] for name in ("pool", "kept", "dropped")} for told in selections],
+        "wrong": wrong_kept(place),
         "arms": arms,
         "against": against,
         "runs": [_run(place, run, scale, rows[run.name]) for run in todo],
         "prepared": [{"command": shlex.join(each["words"]), "seconds": each["seconds"]} for each in prepared.done],
     }
+
+
+def wrong_kept(place: Workplace) -> dict[str, float]:
+    """The share of wrong annotations in the pool that has them, and in what was selected of it."""
+    store = Store(place.noisy_store)
+    rows = store.table("samples", ["sample_id", "origin"]).to_pylist()
+    wrong = {row["sample_id"] for row in rows if json.loads(row["origin"]).get("wrong")}
+    shares = {}
+    for name in (POOL, SELECTED):
+        there = store.curated(name)["sample_id"].to_pylist()
+        shares[name] = sum(key in wrong for key in there) / len(there)
+    return shares
 
 
 def _run(place: Workplace, run: Run, scale: Scale, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

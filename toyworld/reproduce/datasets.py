@@ -11,30 +11,37 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, seed_of
 from pipeline.store import Store
 from pipeline.transforms import draw_box, draw_scale
-from toyworld.reproduce.plan import GROUNDED, POOL, RANDOM, SELECTED, SHIFTED, SPATIAL
+from toyworld.reproduce.plan import GROUNDED, POOL, RANDOM, SELECTED, SHIFTED, SHIFTED_POOL, SPATIAL
 
 LEAST_SCALE = 0.75  # of the resolution that a spatial view keeps
 
 
 def derive(store: Store, seeds: int) -> None:
-    """Write the datasets that follow from SELECTED and POOL; what is there already stays as it is.
+    """Write the datasets that follow from SELECTED, POOL and SHIFTED_POOL; what is there already stays as it is.
 
     Raises:
-        UserError: the dataset of phase shifts does not hold the samples of SELECTED, or nothing is left of one.
+        UserError: SHIFTED_POOL lacks samples of SELECTED, or nothing is left of a dataset.
     """
-    whole, selected = store.curated(POOL), store.curated(SELECTED)
-    shifted = store.curated(SHIFTED)["sample_id"].to_pylist()
-    if sorted(shifted) != sorted(selected["sample_id"].to_pylist()):
-        raise UserError(SHIFTED, f"expected the samples of {SELECTED}", "start anew in another --out")
-    for seed in range(seeds):
-        places = random_places(whole.num_rows, selected.num_rows, seed)
-        rule = f"{selected.num_rows} samples of {POOL}, drawn at random with seed {seed}"
-        _write(store, RANDOM, whole.take(pa.array(places)), f"seed{seed}", POOL, rule)
+    draw(store, seeds)
+    selected, shifted = store.curated(SELECTED), store.curated(SHIFTED_POOL)
+    shifted = shifted.filter(pc.is_in(shifted["sample_id"], selected["sample_id"].combine_chunks()))
+    if shifted.num_rows != selected.num_rows:
+        raise UserError(SHIFTED_POOL, f"lacks samples of {SELECTED}", "start anew in another --out")
+    _write(store, SHIFTED, shifted, "v1", SHIFTED_POOL, f"the samples of {SELECTED}, with phase shifts as views")
     rows = [spatial_only(row) for row in selected.to_pylist()]
     rule = f"{SELECTED}, each view with the frames of the anchor, cropped or resized"
     _write(store, SPATIAL, pa.Table.from_pylist(rows, schema=selected.schema), "v1", SELECTED, rule)
     grounded = selected.filter(pc.equal(selected["task"], "grounded_choice"))
     _write(store, GROUNDED, grounded, "v1", SELECTED, f"the grounded choices of {SELECTED}")
+
+
+def draw(store: Store, seeds: int) -> None:
+    """Write RANDOM, for each seed as many samples of POOL as SELECTED has."""
+    whole, size = store.curated(POOL), store.curated(SELECTED).num_rows
+    for seed in range(seeds):
+        rule = f"{size} samples of {POOL}, drawn at random with seed {seed}"
+        rows = whole.take(pa.array(random_places(whole.num_rows, size, seed)))
+        _write(store, RANDOM, rows, f"seed{seed}", POOL, rule)
 
 
 def random_places(count: int, size: int, seed: int) -> list[int]:

@@ -22,8 +22,12 @@ def page(found: Figures, beyond: Figures | None) -> str:
 
 
 def _head(found: Figures) -> str:
-    scale, start, hit, chosen = found["scale"], found["start"], found["hit_rate"], found["selection"]
-    before = f"{start['accuracy_importance']:.3f} on importance views and {start['accuracy_anchor']:.3f} on anchors"
+    scale, hit = found["scale"], found["hit_rate"]
+    chosen, noisy = found["selections"]
+    before, blurred = (
+        f"{start['accuracy_importance']:.3f} on importance views and {start['accuracy_anchor']:.3f} on anchors"
+        for start in found["starts"]
+    )
     return f"""# Results
 
 What the two papers claim, measured on the toy world with honest controls. Everything here is written by a program from
@@ -41,10 +45,19 @@ A doubted figure is found in the table of [runs](#runs): its folder holds `confi
 takes {scale["steps"]} steps of {scale["groups"]} samples with {scale["pool"]} rollouts each (GRPO 1 x {scale["pool"]},
 STRIVE 4 x {scale["pool"] // 4}), lr {scale["lr"]:g}, temperature {scale["temperature"]:g}, {scale["seeds"]} seeds.
 A uniform view shows all evidence of {hit["uniform"]:.1%} of the samples, an importance view of {hit["importance"]:.1%}.
-All runs start from the shipped policy with noise of {scale["noise"]:g} on its language model (`python -m
-toyworld.reproduce.start`): its greedy accuracy is {before}.
+The selection (`--min-var {MIN_VAR:g} --views variants --draws {scale["draws"]}`) keeps {chosen["kept"]} of
+{chosen["pool"]} samples.
+
+**Start.** All runs but those among wrong annotations start from a policy that was taught like the shipped one, with
+{scale["taught"]} lessons only (`python -m toyworld.reproduce.start --taught {scale["taught"]}`): its greedy accuracy is
+{before}.
 From the shipped policy itself no arm gains accuracy by this much training (`make demo` shows it).
-The selection keeps {chosen["kept"]} of {chosen["pool"]} samples (`--min-var {MIN_VAR:g}`).
+
+**Wrong annotations.** {found["wrong"]["all"]:.0%} of a second pool of the same clips are annotated wrongly (`python -m
+toyworld.reproduce.annotations`); the held-out samples are right. Its selection keeps {noisy["kept"]} of {noisy["pool"]}
+samples, of which {found["wrong"]["selected"]:.0%} are wrong. Its runs start from the shipped policy with noise of
+{scale["noise"]:g} on its language model (`--noise {scale["noise"]:g}`): {blurred}. They have
+{scale["beyond_seeds"]} seeds.
 
 **Reading.** ± is the population standard deviation over the seeds. In brackets stands the 95 % bootstrap interval of a
 difference; held-out samples and seeds are both drawn anew, and arms are paired by both. With {scale["seeds"]} seeds
@@ -92,7 +105,8 @@ def _notes(each: Table) -> str:
     notes = {
         "Arms": "All on the selected samples. SFT imitates answers by letter, as benchmarks want them, with an empty "
         "thought; this policy\nwas taught to answer in words, and is too small to look letters up.\n\n",
-        "Selection": "GRPO on the anchor, the view that the selection's draws were made on.\n\n",
+        "Selection": "GRPO on one importance view.\n\n",
+        "Selection among wrong annotations": "GRPO on one importance view, from the policy with noise.\n\n",
         "Reward, on grounded choice": "STRIVE on the selected grounded choices.\n\n",
         "Advantage": "STRIVE on the selected samples; what a reward is compared with.\n\n",
     }

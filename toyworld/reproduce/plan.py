@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from toyworld.reproduce.start import NOISE
+from toyworld.reproduce.annotations import WRONG
+from toyworld.reproduce.start import NOISE, TAUGHT
 
 
 @dataclass(frozen=True)
@@ -13,24 +14,27 @@ class Scale:
 
     Attributes:
         clips, test_clips: of the toy world, five questions each. groups: samples a step. pool: rollouts a sample.
-        seeds: runs of every arm; beyond_seeds: of the recipes beyond the papers; screen_seeds: of those of them that
-            are only screened.
-        noise: of the start policy. draws: of the selection.
+        seeds: runs of every arm; beyond_seeds: of the recipes beyond the papers, and of the arms on wrong annotations;
+            screen_seeds: of recipes that are only screened.
+        taught: lessons of the start policy; 0: the shipped policy with noise. noise: of the policy that all arms on
+            wrong annotations start from. wrong: share of those annotations. draws: of the selections.
     """
 
     clips: int = 300
     test_clips: int = 120
-    steps: int = 60
+    steps: int = 100
     groups: int = 8
     pool: int = 16
     seeds: int = 3
     beyond_seeds: int = 5
     screen_seeds: int = 2
+    taught: int = TAUGHT
     noise: float = NOISE
+    wrong: float = WRONG
     lr: float = 1e-4
     temperature: float = 1.0
     max_tokens: int = 32
-    draws: int = 8
+    draws: int = 16
 
     def world(self) -> dict[str, Any]:
         """All of it but the numbers of seeds: more of them add to what was done, the rest makes it another thing."""
@@ -39,7 +43,17 @@ class Scale:
 
 FULL = Scale()
 TINY = Scale(
-    clips=8, test_clips=2, steps=2, groups=1, pool=16, seeds=1, beyond_seeds=1, screen_seeds=1, noise=0.1, draws=4
+    clips=8,
+    test_clips=2,
+    steps=2,
+    groups=1,
+    pool=16,
+    seeds=1,
+    beyond_seeds=1,
+    screen_seeds=1,
+    taught=0,
+    noise=0.1,
+    draws=4,
 )
 """So small that it shows nothing: what the tests run."""
 
@@ -47,7 +61,8 @@ MIN_VAR = 0.1
 
 # Curated datasets. What is drawn at random has a version for each seed, with the tag "seed<n>".
 SELECTED, POOL, RANDOM = "selected", "all", "random"
-SHIFTED, SPATIAL, GROUNDED = "phase-shifts", "spatial-only", "grounded-choice"
+SHIFTED_POOL, SHIFTED, SPATIAL, GROUNDED = "phase-shifts-all", "phase-shifts", "spatial-only", "grounded-choice"
+WEIGHTED = "weighted"
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Arm:
         times: so many times the samples a step, and pools that are as much smaller.
         settings: of `strive-train run`, beyond what all arms share. sft: imitation instead.
         screened: looked at with a few seeds only.
+        noisy: on the pool with wrong annotations, from the policy with noise, with more seeds.
     """
 
     name: str
@@ -70,6 +86,7 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     sft: bool = False
     screened: bool = False
+    noisy: bool = False
 
     def tag(self, seed: int) -> str | None:
         """The version of its dataset; None is the newest."""
@@ -78,18 +95,22 @@ class Arm:
 
 ANCHOR, IMPORTANCE, STRIVE = "grpo-anchor", "grpo-importance", "strive"
 UNIFORM, SPACE, SFT = "strive-phase-shifts", "strive-spatial", "sft"
+NOISY, NOISY_RANDOM = "noisy-selected", "noisy-random"
+_ONE = {"view": "importance"}
 
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm(ANCHOR, "GRPO, anchor", views=1, settings={"view": "anchor"}),
-        Arm(IMPORTANCE, "GRPO, one importance view", views=1, settings={"view": "importance"}),
+        Arm(IMPORTANCE, "GRPO, one importance view", views=1, settings=_ONE),
         Arm(STRIVE, "STRIVE"),
-        Arm("random", "random, of the same size", RANDOM, 1, settings={"view": "anchor"}),
+        Arm("random", "random, of the same size", RANDOM, 1, settings=_ONE),
         Arm(UNIFORM, "STRIVE without importance (phase shifts)", SHIFTED),
         Arm(SPACE, "STRIVE, spatial views only", SPATIAL),
         Arm(SFT, "SFT on the same samples", views=1, sft=True),
-        Arm("all", "all", POOL, 1, settings={"view": "anchor"}),
+        Arm("all", "all", POOL, 1, settings=_ONE),
+        Arm(NOISY, "variance-selected", views=1, settings=_ONE, noisy=True),
+        Arm(NOISY_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, noisy=True),
         Arm("reward-answer", "answer only", GROUNDED, settings={"reward": "accuracy=1,iou=0"}),
         Arm("reward-iou", "temporal IoU only", GROUNDED, settings={"reward": "accuracy=0,iou=1"}),
         Arm("reward-dual", "dual", GROUNDED),
@@ -106,14 +127,16 @@ BEYOND: Mapping[str, Arm] = {
         ARMS[ANCHOR],
         ARMS[IMPORTANCE],
         ARMS[STRIVE],
-        Arm(SMALL, "STRIVE, four times the samples, pools of 4 x 1", times=4),
+        Arm(SMALL, "STRIVE, four times the samples, pools of 4 x 1", times=4, screened=True),
         Arm(
             SMALL_GRPO,
             "GRPO, one importance view, four times the samples, pools of 1 x 4",
             views=1,
             times=4,
-            settings={"view": "importance"},
+            settings=_ONE,
+            screened=True,
         ),
+        Arm("weighted", "STRIVE on all samples, drawn by their variance", WEIGHTED, screened=True),
         Arm("two-wave", "two waves", settings={"two_wave": True}, screened=True),
         Arm("anchor-update", "update on the anchor", settings={"update_on": "anchor"}, screened=True),
         Arm("subset", "best half of the pool (PODS)", settings={"train_subset": 8}, screened=True),
@@ -150,7 +173,8 @@ class Table:
 
 TABLES = (
     Table("Arms", STRIVE, (ANCHOR, IMPORTANCE, STRIVE, UNIFORM, SPACE, SFT)),
-    Table("Selection", ANCHOR, ("random", "all", ANCHOR), names={ANCHOR: "variance-selected"}),
+    Table("Selection", IMPORTANCE, ("random", "all", IMPORTANCE), names={IMPORTANCE: "variance-selected"}),
+    Table("Selection among wrong annotations", NOISY, (NOISY_RANDOM, NOISY)),
     Table(
         "Reward, on grounded choice",
         "reward-dual",
@@ -187,6 +211,7 @@ class Run:
 
 def runs_of(scale: Scale, beyond: bool) -> list[Run]:
     """All runs, the first seed of every arm first, so that an early look shows something of everything."""
-    arms, most = (BEYOND, scale.beyond_seeds) if beyond else (ARMS, scale.seeds)
-    screened = min(most, scale.screen_seeds)
-    return [Run(arm, seed) for seed in range(most) for arm in arms.values() if not arm.screened or seed < screened]
+    arms = (BEYOND if beyond else ARMS).values()
+    seeds = {arm.name: scale.beyond_seeds if beyond or arm.noisy else scale.seeds for arm in arms}
+    seeds |= {arm.name: min(scale.beyond_seeds, scale.screen_seeds) for arm in arms if arm.screened}
+    return [Run(arm, seed) for seed in range(max(seeds.values())) for arm in arms if seed < seeds[arm.name]]

@@ -28,10 +28,15 @@ OPTIONS = frozenset(
 """Settings that have an option of their own; a flag is given when it is True. `sft` has none for groups."""
 
 
+def begins(place: Workplace, run: Run) -> tuple[Path, Path]:
+    """The store that a run learns from, and the policy that it starts from."""
+    return (place.noisy_store, place.noisy_start) if run.arm.noisy else (place.store, place.start)
+
+
 def train_words(place: Workplace, run: Run, scale: Scale) -> list[str]:
     """The command of a run, as a user types it."""
-    sft = run.arm.sft
-    words = ["strive-train", "sft" if sft else "run", "--store", str(place.store), "--policy", str(place.start)]
+    sft, (store, start) = run.arm.sft, begins(place, run)
+    words = ["strive-train", "sft" if sft else "run", "--store", str(store), "--policy", str(start)]
     words += ["--out", str(place.run_folder(run.name))]
     for name, value in (run.settings(scale) | CHECKPOINTS).items():
         if value is None:
@@ -53,9 +58,9 @@ def eval_words(place: Workplace, name: str, policy: Path, scale: Scale) -> list[
 def expected(place: Workplace, run: Run, scale: Scale) -> Settings:
     """The resolved settings that a run has to have."""
     given = {name: value for name, value in (run.settings(scale) | CHECKPOINTS).items() if value is not None}
-    kind = SftConfig if run.arm.sft else RunConfig
+    kind, (store, start) = SftConfig if run.arm.sft else RunConfig, begins(place, run)
     found: Settings = kind.model_validate(
-        {**given, "store": place.store, "policy": str(place.start), "out": place.run_folder(run.name)}
+        {**given, "store": store, "policy": str(start), "out": place.run_folder(run.name)}
     )
     return found
 
@@ -75,11 +80,12 @@ def same_inputs(place: Workplace, run: Run, folder: Path) -> bool:
         told = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    store, tag = Store(place.store), run.arm.tag(run.seed)
+    (place_of, start), tag = begins(place, run), run.arm.tag(run.seed)
+    store = Store(place_of)
     now = dataset_state(store, run.arm.dataset, tag, store.curated(run.arm.dataset, tag).to_pylist())
     same: bool = (told["dataset"]["fingerprint"], told["policy"]["fingerprint"]) == (
         now["fingerprint"],
-        policy_fingerprint(place.start),
+        policy_fingerprint(start),
     )
     return same
 

@@ -1,9 +1,12 @@
-"""The policy that all runs start from: the shipped one, made worse by noise, so that there is something to win back.
+"""The policies that runs start from: worse than the shipped one, so that there is something to win.
 
-    python -m toyworld.reproduce.start OUT [--noise 0.4] [--seed 0]
+    python -m toyworld.reproduce.start OUT --taught 150     a short cold start: the shipped eyes, few lessons
+    python -m toyworld.reproduce.start OUT --noise 0.35     the shipped policy, with noise on its language model
 
 The shipped policy was taught until it was right about half of the time, and what it lacks then is not what a hundred
-steps of reinforcement learning can teach. Noise on the weights of its language model blurs what it knows.
+steps of reinforcement learning can teach. A policy that was taught less is as sure of its answers and more often
+wrong; reinforcement learning makes it better slowly. Noise blurs what a policy knows; reinforcement learning wins that
+back fast.
 """
 
 import argparse
@@ -13,9 +16,19 @@ from pathlib import Path
 import torch
 
 from toyworld import POLICY
+from toyworld.policy import build_policy, teach_answers
 from trainer.policy import Policy, load_policy
 
-NOISE, SEED = 0.4, 0
+TAUGHT, NOISE, SEED = 150, 0.35, 0
+
+
+def teach(steps: int, seed: int) -> Policy:
+    """A policy with the shipped vision tower, whose language model had so many lessons of the shipped one's course."""
+    policy, shipped = build_policy(seed), load_policy(POLICY)
+    eyes = policy.family.vision(policy.model)
+    eyes.load_state_dict(shipped.family.vision(shipped.model).state_dict())
+    teach_answers(policy, [], seed, log=lambda text: None, most=steps)
+    return policy
 
 
 def perturb(policy: Policy, noise: float, seed: int) -> None:
@@ -43,11 +56,16 @@ def main(words: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="folder to write the policy to")
-    parser.add_argument("--noise", type=float, default=NOISE, help=f"times a matrix' deviation (default: {NOISE})")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of the noise (default: {SEED})")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--taught", type=int, help="lessons in answering")
+    kind.add_argument("--noise", type=float, help="times a matrix' deviation")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the lessons or the noise (default: {SEED})")
     options = parser.parse_args(words)
-    policy = load_policy(POLICY)
-    perturb(policy, options.noise, options.seed)
+    if options.taught is not None:
+        policy = teach(options.taught, options.seed)
+    else:
+        policy = load_policy(POLICY)
+        perturb(policy, options.noise, options.seed)
     policy.save(options.out)
 
 

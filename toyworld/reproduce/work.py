@@ -30,7 +30,8 @@ class CommandError(UserError):
 class Workplace:
     """The folder that everything is written to, held by one program at a time.
 
-    Layout: store, start (the policy), runs/<name>, eval/<name>, logs, prepared.json.
+    Layout: store, start (the policy), noisy-store and noisy-start (with wrong annotations, and noise), runs/<name>,
+    eval/<name>, logs, prepared.json.
 
     Args:
         within: does a command in this process and returns what it prints, instead of starting one; then one at a time.
@@ -40,6 +41,7 @@ class Workplace:
         self.out, self.within = out, within
         self.width = 1 if within else SIDE_BY_SIDE
         self.store, self.start = out / "store", out / "start"
+        self.noisy_store, self.noisy_start = out / "noisy-store", out / "noisy-start"
         self.lock_fd = -1
         self._stop = Event()
         self._children: set[subprocess.Popen[bytes]] = set()
