@@ -91,7 +91,8 @@ def ingest(
         opened = Store(store, create=True)
         place = opened.path / "toyworld" if opened.location.local else TOYWORLD  # decoders read files
         output.note(f"writing the toy world: {clips} clips into {place}")
-        files = dataset.write(place, clips, seed, split or "train", giveaway_share=giveaways)
+        written = dataset.write(place, clips, seed, split or "train", giveaway_share=giveaways)
+        files = [f for f in written if f.stat().st_size]  # one clip may have no question of grounding
         names, folder, split, format, mapping = (
             [f"toyworld-{f.stem}" for f in files],
             None,

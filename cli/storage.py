@@ -88,7 +88,10 @@ def _with_storage(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*args: Any, storage: Path | None = None, storage_option: list[str] | None = None, **given: Any) -> Any:
         base = _table_of(given["config"]) if given.get("config") else {}
         share(read_options(storage, storage_option or [], base))
-        return function(*args, **given)
+        try:
+            return function(*args, **given)
+        except KeyboardInterrupt:  # of itself, Typer would end the command without a word
+            raise typer.Abort from None
 
     signature = inspect.signature(function)
     added = [

@@ -103,6 +103,11 @@ def test_stale_rows_are_counted(tmp_path: Path) -> None:
     assert (tables["samples"]["stale"], tables["frames"]["stale"]) == (1, store.count("frames"))
 
 
+def test_a_toy_world_of_one_clip_has_no_question_of_grounding(tmp_path: Path) -> None:
+    found = reported("ingest", "--store", tmp_path / "s", "--clips", 1, "--workers", 0)
+    assert found["samples"] == 5 and [Path(f["source"]).name for f in found["files"]] == ["toyworld-train"]
+
+
 def test_without_a_file_the_toy_world_is_ingested(tmp_path: Path) -> None:
     first = reported("ingest", "--store", tmp_path / "s", "--clips", 2, "--workers", 0)
     assert (first["videos"], first["videos_added"], first["rejected"]) == (2, 2, 0)

@@ -19,7 +19,20 @@ from toyworld.demo_figures import column
 from toyworld.reproduce import __main__ as program
 from toyworld.reproduce import annotations, collect, curves, page, runs, start
 from toyworld.reproduce.datasets import random_places, spatial_only
-from toyworld.reproduce.plan import ARMS, BEYOND, FULL, SMALL, SMALL_GRPO, SPATIAL, STRIVE, TABLES, TINY, Run, runs_of
+from toyworld.reproduce.plan import (
+    ARMS,
+    BEYOND,
+    FULL,
+    NOISY,
+    SMALL,
+    SMALL_GRPO,
+    SPATIAL,
+    STRIVE,
+    TABLES,
+    TINY,
+    Run,
+    runs_of,
+)
 from toyworld.reproduce.work import Workplace
 from trainer.config import RunConfig
 from trainer.metrics import read_rows
@@ -214,6 +227,48 @@ def test_a_command_line_says_what_the_settings_say(tmp_path: Path) -> None:
     assert words[:2] == ["strive-train", "sft"] and "groups=1" in words and "--groups" not in words
     words = runs.train_words(Workplace(tmp_path), Run(ARMS["random"], 1), TINY)
     assert words[words.index("--tag") + 1] == "seed1" and words[words.index("--responses") + 1] == "16"
+    words = runs.train_words(Workplace(tmp_path), Run(ARMS[NOISY], 1), TINY)
+    assert {str(tmp_path / "noisy-store"), str(tmp_path / "noisy-start")} < set(words)
+
+
+def test_annotations_are_wrong_where_they_say_so(whole: tuple[Path, Here], tmp_path: Path) -> None:
+    world = whole[0] / "results/store/toyworld"
+    annotations.write(world, tmp_path / "a", 0.4, 0)
+    annotations.write(world, tmp_path / "b", 0.4, 0)
+    read = {"train.json": json.loads, "train_grounding.jsonl": lambda text: [json.loads(r) for r in text.splitlines()]}
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for name, parse in read.items():
+        texts = [(folder / name).read_text() for folder in (world, tmp_path / "a", tmp_path / "b")]
+        assert texts[1] == texts[2]
+        pairs += zip(parse(texts[0]), parse(texts[1]), strict=True)
+    wrong = [(right, row) for right, row in pairs if row.get("wrong")]
+    assert 0.2 < len(wrong) / len(pairs) < 0.6
+    assert all(right == row for right, row in pairs if not row.get("wrong"))
+    for right, row in wrong:
+        assert {name for name in row if row[name] != right.get(name)} - {"wrong"} <= {"solution", "answer", "spans"}
+        if "solution" in row:
+            assert row["solution"] != right["solution"]
+            allowed = [option[0] for option in row["options"]] if row["options"] else annotations.NUMBERS
+            assert row["solution"][8:-9] in allowed
+        else:
+            [(start, end)], [(first, last)] = row["spans"], right["spans"]
+            assert end - start == pytest.approx(last - first) and (end <= first or start >= last) and start >= 0
+            assert (row["answer"] != right["answer"]) == bool(row["options"])
+
+
+def test_few_lessons_leave_the_shipped_eyes_as_they_are() -> None:
+    from toyworld import POLICY
+    from toyworld.policy import build_policy
+    from trainer.policy import load_policy
+
+    shipped, blank = load_policy(POLICY), build_policy(0)
+    once, twice = (dict(start.teach(1, 0).model.named_parameters()) for _ in range(2))
+    weights = {"shipped": dict(shipped.model.named_parameters()), "blank": dict(blank.model.named_parameters())}
+    eyes = [name for name in once if "visual" in name]
+    assert eyes and all(torch.equal(once[name], weights["shipped"][name]) for name in eyes)
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+    taught = [name for name in once if name not in eyes and not torch.equal(once[name], weights["blank"][name])]
+    assert len(taught) > 10
 
 
 def test_noise_is_seeded_and_leaves_eyes_and_words_alone() -> None:
