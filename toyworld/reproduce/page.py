@@ -48,16 +48,16 @@ A uniform view shows all evidence of {hit["uniform"]:.1%} of the samples, an imp
 The selection (`--min-var {MIN_VAR:g} --views variants --draws {scale["draws"]}`) keeps {chosen["kept"]} of
 {chosen["pool"]} samples.
 
-**Start.** All runs but those among wrong annotations start from a policy that was taught like the shipped one, with
-{scale["taught"]} lessons only (`python -m toyworld.reproduce.start --taught {scale["taught"]}`): its greedy accuracy is
-{before}.
-From the shipped policy itself no arm gains accuracy by this much training (`make demo` shows it).
+**Start.** Runs start from a policy that was taught like the shipped one, with {scale["taught"]} lessons only (`python -m
+toyworld.reproduce.start --taught {scale["taught"]}`): its greedy accuracy is {before}. Those that
+compare rewards, and those among wrong annotations, start from the shipped policy with noise of {scale["noise"]:g} on its
+language model (`--noise {scale["noise"]:g}`): {blurred}. It knows some of when things
+happen, of which the other one knows next to nothing. From the shipped policy itself no arm gains accuracy by this much
+training (`make demo` shows it).
 
 **Wrong annotations.** {found["wrong"]["all"]:.0%} of a second pool of the same clips are annotated wrongly (`python -m
 toyworld.reproduce.annotations`); the held-out samples are right. Its selection keeps {noisy["kept"]} of {noisy["pool"]}
-samples, of which {found["wrong"]["selected"]:.0%} are wrong. Its runs start from the shipped policy with noise of
-{scale["noise"]:g} on its language model (`--noise {scale["noise"]:g}`): {blurred}. They have
-{scale["beyond_seeds"]} seeds.
+samples, of which {found["wrong"]["selected"]:.0%} are wrong. Its runs have {scale["beyond_seeds"]} seeds.
 
 **Reading.** ± is the population standard deviation over the seeds. In brackets stands the 95 % bootstrap interval of a
 difference; held-out samples and seeds are both drawn anew, and arms are paired by both. With {scale["seeds"]} seeds
@@ -107,7 +107,7 @@ def _notes(each: Table) -> str:
         "thought; this policy\nwas taught to answer in words, and is too small to look letters up.\n\n",
         "Selection": "GRPO on one importance view.\n\n",
         "Selection among wrong annotations": "GRPO on one importance view, from the policy with noise.\n\n",
-        "Reward, on grounded choice": "STRIVE on the selected grounded choices.\n\n",
+        "Reward, on grounded choice": "STRIVE on the selected grounded choices, from the policy with noise.\n\n",
         "Advantage": "STRIVE on the selected samples; what a reward is compared with.\n\n",
     }
     return notes[each.title]

@@ -16,8 +16,8 @@ class Scale:
         clips, test_clips: of the toy world, five questions each. groups: samples a step. pool: rollouts a sample.
         seeds: runs of every arm; beyond_seeds: of the recipes beyond the papers, and of the arms on wrong annotations;
             screen_seeds: of recipes that are only screened.
-        taught: lessons of the start policy; 0: the shipped policy with noise. noise: of the policy that all arms on
-            wrong annotations start from. wrong: share of those annotations. draws: of the selections.
+        taught: lessons of the start policy; 0: the shipped policy with noise. noise: of the policy that the arms of
+            rewards, and on wrong annotations, start from. wrong: share of those annotations. draws: of the selections.
     """
 
     clips: int = 300
@@ -75,7 +75,7 @@ class Arm:
         times: so many times the samples a step, and pools that are as much smaller.
         settings: of `strive-train run`, beyond what all arms share. sft: imitation instead.
         screened: looked at with a few seeds only.
-        noisy: on the pool with wrong annotations, from the policy with noise, with more seeds.
+        blurred: from the policy with noise. noisy: that, and on the pool with wrong annotations, with more seeds.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     sft: bool = False
     screened: bool = False
+    blurred: bool = False
     noisy: bool = False
 
     def tag(self, seed: int) -> str | None:
@@ -111,9 +112,9 @@ ARMS: Mapping[str, Arm] = {
         Arm("all", "all", POOL, 1, settings=_ONE),
         Arm(NOISY, "variance-selected", views=1, settings=_ONE, noisy=True),
         Arm(NOISY_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, noisy=True),
-        Arm("reward-answer", "answer only", GROUNDED, settings={"reward": "accuracy=1,iou=0"}),
-        Arm("reward-iou", "temporal IoU only", GROUNDED, settings={"reward": "accuracy=0,iou=1"}),
-        Arm("reward-dual", "dual", GROUNDED),
+        Arm("reward-answer", "answer only", GROUNDED, settings={"reward": "accuracy=1,iou=0"}, blurred=True),
+        Arm("reward-iou", "temporal IoU only", GROUNDED, settings={"reward": "accuracy=0,iou=1"}, blurred=True),
+        Arm("reward-dual", "dual", GROUNDED, blurred=True),
         Arm("per-view", "per-view", settings={"advantage": "per-view"}),
         Arm("hierarchical", "hierarchical", settings={"advantage": "hierarchical"}),
     )
