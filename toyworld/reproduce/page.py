@@ -48,12 +48,12 @@ A uniform view shows all evidence of {hit["uniform"]:.1%} of the samples, an imp
 The selection (`--min-var {MIN_VAR:g} --views variants --draws {scale["draws"]}`) keeps {chosen["kept"]} of
 {chosen["pool"]} samples.
 
-**Start.** Runs start from a policy that was taught like the shipped one, with {scale["taught"]} lessons only (`python -m
-toyworld.reproduce.start --taught {scale["taught"]}`): its greedy accuracy is {before}. Those that
-compare rewards, and those among wrong annotations, start from the shipped policy with noise of {scale["noise"]:g} on its
-language model (`--noise {scale["noise"]:g}`): {blurred}. It knows some of when things
-happen, of which the other one knows next to nothing. From the shipped policy itself no arm gains accuracy by this much
-training (`make demo` shows it).
+**Start.** Runs start from a policy that was taught like the shipped one, with {scale["taught"]} lessons only (`python
+-m toyworld.reproduce.start --taught {scale["taught"]}`): its greedy accuracy is {before}.
+Those that compare rewards, and those among wrong annotations, start from the shipped policy with noise of
+{scale["noise"]:g} on its language model (`--noise {scale["noise"]:g}`): {blurred}.
+It knows some of when things happen, of which the other one knows next to nothing. From the shipped policy itself no arm
+gains accuracy by this much training (`make demo` shows it).
 
 **Wrong annotations.** {found["wrong"]["all"]:.0%} of a second pool of the same clips are annotated wrongly (`python -m
 toyworld.reproduce.annotations`); the held-out samples are right. Its selection keeps {noisy["kept"]} of {noisy["pool"]}
