@@ -117,7 +117,7 @@ def _over_controls(arms: Mapping[str, Any], measure: str, text: str, more: bool)
     for control in (ANCHOR, IMPORTANCE):
         found = ratios(arms[STRIVE][measure]["seeds"], arms[control][measure]["seeds"])
         verdicts[control] = all(r >= STD_RATIO if more else r <= DEAD_RATIO for r in found)
-        parts.append(f"{', '.join(f'{r:.2f}' for r in found)} times that of {SHORT[control]}")
+        parts.append(f"{', '.join(f'{r:.3f}' for r in found)} times that of {SHORT[control]}")
     bar = f"at least {STD_RATIO}" if more else f"at most {DEAD_RATIO}"
     return Claim("STRIVE", text, _against(verdicts), f"{'; '.join(parts)} (a value a seed; {bar} in every seed)")
 
