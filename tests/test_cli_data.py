@@ -1,6 +1,7 @@
 """strive-data as users type it: reports, one JSON object on stdout, one line for a mistake."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,17 @@ def test_stale_rows_are_counted(tmp_path: Path) -> None:
 def test_a_toy_world_of_one_clip_has_no_question_of_grounding(tmp_path: Path) -> None:
     found = reported("ingest", "--store", tmp_path / "s", "--clips", 1, "--workers", 0)
     assert found["samples"] == 5 and [Path(f["source"]).name for f in found["files"]] == ["toyworld-train"]
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would ignore it
+    process = start("ingest", "--store", tmp_path / "s", "--clips", 20_000)
+    signal.signal(signal.SIGINT, before)
+    assert process.stderr and process.stderr.readline().startswith("writing the toy world")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    said = "error: interrupted; what was finished is kept, the same command goes on from there\n"
+    assert (process.returncode, out, err) == (output.INTERRUPTED, "", said)
 
 
 def test_without_a_file_the_toy_world_is_ingested(tmp_path: Path) -> None:

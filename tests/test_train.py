@@ -1,6 +1,7 @@
 """Training runs on the shipped toy policy: what must not change a run does not; a resumed run equals a straight one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ def test_rows_after_the_checkpoint_are_done_again(store: Path, tmp_path: Path) -
     resumed = a_run(store, tmp_path, steps=4, resume=True)
     assert [row["step"] for row in resumed] == [1, 2, 3, 4]
     assert resumed[:2] == straight
+
+
+def test_what_a_kill_left_of_an_old_checkpoint_goes_when_the_run_is_over_already(store: Path, tmp_path: Path) -> None:
+    """Killed in the removal that follows the last checkpoint: no later one cleans up."""
+    rows = a_run(store, tmp_path, steps=1)
+    left = tmp_path / ".unfinished-checkpoint-00000000"
+    shutil.copytree(tmp_path / "checkpoint-00000001", left)
+    assert a_run(store, tmp_path, steps=1, resume=True) == rows
+    assert not left.exists() and (tmp_path / "checkpoint-00000001").exists()
 
 
 def test_a_second_run_in_one_folder_is_refused(store: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def save(
     target = out / f"checkpoint-{step:08d}"
     if target.exists():
         raise FileExistsError(f"{target} exists already")
-    _remove_unfinished(out)
+    remove_unfinished(out)
     aside = out / f"{_ASIDE}{target.name}"
     try:
         (aside / STATE_FILE).parent.mkdir(parents=True)
@@ -65,7 +65,7 @@ def save(
     for old in whole(out)[:-keep] if keep else []:
         # Renamed first: a kill in the middle of the removal must not leave half a checkpoint under a whole one's name.
         old.rename(out / f"{_ASIDE}{old.name}")
-        _remove_unfinished(out)
+        remove_unfinished(out)
     return target
 
 
@@ -78,7 +78,7 @@ def _save_state(content: dict[str, Any], file: Path) -> None:
 
 def _not_written(out: Path, step: int, error: Exception) -> UserError:
     """What to tell the user; the unfinished folder goes, since it fills the disk and helps nobody."""
-    _remove_unfinished(out)
+    remove_unfinished(out)
     newest = newest_whole(out)
     kept = f"{newest.name} is whole" if newest else "there is none before it"
     return UserError(
@@ -145,7 +145,8 @@ def restore_rng(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
 
 
-def _remove_unfinished(out: Path) -> None:
+def remove_unfinished(out: Path) -> None:
+    """Remove what a kill left of checkpoints that were being written or removed."""
     for folder in out.glob(f"{_ASIDE}*"):
         shutil.rmtree(folder)
 

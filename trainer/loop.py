@@ -101,6 +101,7 @@ def train(
             one.restore(state["learner"])
             position = state["position"]
         if ranks.main:
+            checkpoint.remove_unfinished(config.out)
             begun_from = begun(config, policy, bool(latest))
             dataset = provenance.dataset_state(store, config.dataset, config.tag, source.rows.without("variants"))
             provenance.record(config.out, dataset, begun_from, done)
