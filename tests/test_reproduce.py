@@ -231,63 +231,6 @@ def test_a_command_line_says_what_the_settings_say(tmp_path: Path) -> None:
     assert {str(tmp_path / "noisy-store"), str(tmp_path / "noisy-start")} < set(words)
 
 
-def test_annotations_are_wrong_where_they_say_so(whole: tuple[Path, Here], tmp_path: Path) -> None:
-    world = whole[0] / "results/store/toyworld"
-    annotations.write(world, tmp_path / "a", 0.4, 0)
-    annotations.write(world, tmp_path / "b", 0.4, 0)
-    read = {"train.json": json.loads, "train_grounding.jsonl": lambda text: [json.loads(r) for r in text.splitlines()]}
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for name, parse in read.items():
-        texts = [(folder / name).read_text() for folder in (world, tmp_path / "a", tmp_path / "b")]
-        assert texts[1] == texts[2]
-        pairs += zip(parse(texts[0]), parse(texts[1]), strict=True)
-    wrong = [(right, row) for right, row in pairs if row.get("wrong")]
-    assert 0.2 < len(wrong) / len(pairs) < 0.6
-    assert all(right == row for right, row in pairs if not row.get("wrong"))
-    for right, row in wrong:
-        assert {name for name in row if row[name] != right.get(name)} - {"wrong"} <= {"solution", "answer", "spans"}
-        if "solution" in row:
-            assert row["solution"] != right["solution"]
-            allowed = [option[0] for option in row["options"]] if row["options"] else annotations.NUMBERS
-            assert row["solution"][8:-9] in allowed
-        else:
-            [(start, end)], [(first, last)] = row["spans"], right["spans"]
-            assert end - start == pytest.approx(last - first) and (end <= first or start >= last) and start >= 0
-            assert (row["answer"] != right["answer"]) == bool(row["options"])
-
-
-def test_few_lessons_leave_the_shipped_eyes_as_they_are() -> None:
-    from toyworld import POLICY
-    from toyworld.policy import build_policy
-    from trainer.policy import load_policy
-
-    shipped, blank = load_policy(POLICY), build_policy(0)
-    once, twice = (dict(start.teach(1, 0).model.named_parameters()) for _ in range(2))
-    weights = {"shipped": dict(shipped.model.named_parameters()), "blank": dict(blank.model.named_parameters())}
-    eyes = [name for name in once if "visual" in name]
-    assert eyes and all(torch.equal(once[name], weights["shipped"][name]) for name in eyes)
-    assert all(torch.equal(once[name], twice[name]) for name in once)
-    taught = [name for name in once if name not in eyes and not torch.equal(once[name], weights["blank"][name])]
-    assert len(taught) > 10
-
-
-def test_noise_is_seeded_and_leaves_eyes_and_words_alone() -> None:
-    from toyworld import POLICY
-    from trainer.policy import load_policy
-
-    clean, once, twice, other = (load_policy(POLICY) for _ in range(4))
-    start.perturb(once, 0.1, 0)
-    start.perturb(twice, 0.1, 0)
-    start.perturb(other, 0.1, 1)
-    weights = [dict(policy.model.named_parameters()) for policy in (clean, once, twice, other)]
-    moved = [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])]
-    assert moved and all("visual" not in name and "embed" not in name and "norm" not in name for name in moved)
-    for name in moved:
-        before, after = weights[0][name].detach(), weights[1][name].detach()
-        assert torch.equal(after, weights[2][name]) and not torch.equal(after, weights[3][name])
-        assert float((after - before).std() / before.std()) == pytest.approx(0.1, rel=0.1)
-
-
 def test_the_curves_are_the_same_bytes_twice(tmp_path: Path) -> None:
     rows = [
         {"step": i, "reward_std": 0.3, "dead_group_share": i / 9, "grad_norm": None if i == 3 else 1.0}

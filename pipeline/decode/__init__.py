@@ -42,7 +42,7 @@ __all__ = [
     "upright_size",
 ]
 
-_CHUNK, _CHUNK_BYTES = 32, 2 << 20  # frames that are decoded together: at most so many, of more than one so many bytes
+_CHUNK, _CHUNK_BYTES = 32, 2 << 20  # frames that are decoded together, and their bytes, at most; one may be larger
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def decode(
     indices = nearest(scan.times, wanted).astype(np.int64)
     unique, back = np.unique(indices, return_inverse=True)
     width, height = target_size(*upright_size(scan), short_side, max_pixels)
-    parts = list(_read(path, scan, unique, (width, height), strict=True))
+    parts = list(_read(path, scan, unique, (width, height), strict=True, ahead=True))
     if not parts:
         return Decoded(np.zeros((0, height, width, 3), np.uint8), np.zeros(0), indices, "none")
     frames = np.concatenate([part.frames for part in parts])
@@ -214,10 +214,10 @@ def decode_frames(
 
 
 def _read(
-    path: Path, scan: Scan, indices: np.ndarray, size: tuple[int, int], strict: bool, ahead: bool = True
+    path: Path, scan: Scan, indices: np.ndarray, size: tuple[int, int], strict: bool, ahead: bool
 ) -> Iterator[Decoded]:
-    size_of = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size[0] * size[1])))
-    chunks = [indices[i : i + size_of] for i in range(0, len(indices), size_of)]
+    together = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size[0] * size[1])))
+    chunks = [indices[i : i + together] for i in range(0, len(indices), together)]
     read_decord = open_decord(path, scan, size) if chunks and ahead else None
     some = False
     while read_decord is not None and chunks:

@@ -6,7 +6,6 @@
 Types the commands of a real user. Stop it whenever you like: a second call goes on, and repeats nothing that is done.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -22,23 +21,19 @@ from pipeline.store import Store
 from toyworld.reproduce import collect, page, runs
 from toyworld.reproduce.datasets import derive, draw
 from toyworld.reproduce.plan import FULL, MIN_VAR, POOL, SELECTED, SHIFTED_POOL, TINY, WEIGHTED, Run, Scale, runs_of
+from toyworld.reproduce.words import parser
 from toyworld.reproduce.work import Prepared, Progress, Workplace, side_by_side
 
 SETUPS = {"full": FULL, "tiny": TINY}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m toyworld.reproduce",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of store and runs (default: results)")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of results.md (default: docs)")
-    parser.add_argument("--beyond", action="store_true", help="the recipes beyond the papers, not the papers' claims")
-    parser.add_argument("--scale", choices=list(SETUPS), default="full", help="tiny shows nothing but that it runs")
-    options = parser.parse_args(words)
+    given = parser("toyworld.reproduce", __doc__)
+    given.add_argument("--out", type=Path, default=Path("results"), help="folder of store and runs (default: results)")
+    given.add_argument("--docs", type=Path, default=Path("docs"), help="folder of results.md (default: docs)")
+    given.add_argument("--beyond", action="store_true", help="the recipes beyond the papers, not the papers' claims")
+    given.add_argument("--scale", choices=list(SETUPS), default="full", help="tiny shows nothing but that it runs")
+    options = given.parse_args(words)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         reproduce(Workplace(options.out), options.docs, SETUPS[options.scale], options.beyond)

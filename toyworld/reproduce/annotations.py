@@ -7,7 +7,6 @@ another of the options, a wrong number another of 1 to 4, a wrong span one of th
 Each wrong row says so, in a key that no reader looks at: "wrong".
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.fingerprint import seed_of
+from toyworld.reproduce.words import parser
 from toyworld.scenes import SECONDS
 
 WRONG = 0.4
@@ -66,17 +66,12 @@ def write(world: Path, out: Path, wrong: float, seed: int) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m toyworld.reproduce.annotations",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("world", type=Path, help="folder of a toy world")
-    parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--wrong", type=float, default=WRONG, help=f"share of wrong rows (default: {WRONG})")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
-    options = parser.parse_args(words)
+    given = parser("toyworld.reproduce.annotations", __doc__)
+    given.add_argument("world", type=Path, help="folder of a toy world")
+    given.add_argument("out", type=Path, help="folder to write to")
+    given.add_argument("--wrong", type=float, default=WRONG, help=f"share of wrong rows (default: {WRONG})")
+    given.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
+    options = given.parse_args(words)
     write(options.world, options.out, options.wrong, options.seed)
 
 

@@ -12,6 +12,7 @@ STD_RATIO, DEAD_RATIO = 1.15, 0.6
 """What counts as holding, in every seed: reward deviation at least, dead groups at most so many times the control's."""
 
 HOLDS, FAILS = "holds", "does not hold"
+_SEEN = "accuracy_importance"
 NAMES = {
     "reward_std": "reward std",
     "dead_group_share": "dead groups",
@@ -37,6 +38,22 @@ class Claim:
     evidence: str
 
 
+_COMPARED = (
+    ("The dual reward brings more accuracy than the answer alone", "reward-dual", "reward-answer", "accuracy_grounded"),
+    ("The dual reward brings better spans than the answer alone", "reward-dual", "reward-answer", "miou_grounded"),
+    (
+        "Selected by variance beats random of the same size, where all annotations are right",
+        IMPORTANCE,
+        "random",
+        _SEEN,
+    ),
+    ("Selected by variance beats random of the same size, where many are wrong", NOISY, NOISY_RANDOM, _SEEN),
+    ("Selected by variance is better than all samples, where all annotations are right", IMPORTANCE, "all", _SEEN),
+    ("Reinforcement learning beats SFT on the same samples", STRIVE, SFT, _SEEN),
+)
+"""Claims of Temporal-RLT that one arm is above one other: the text, both arms, the measure."""
+
+
 def claims(figures: Mapping[str, Any]) -> list[Claim]:
     """All claims, judged.
 
@@ -44,57 +61,17 @@ def claims(figures: Mapping[str, Any]) -> list[Claim]:
         figures: `arms` by name (`figures.arm_figures`), and `against`: by table and arm what `differences` found.
     """
     arms = figures["arms"]
+    aware = "Question-aware variants bring more accuracy than question-blind ones (phase shifts)"
     return [
-        _over_controls(arms, "reward_std", "Rewards of a pool differ more: their standard deviation is higher", True),
-        _over_controls(arms, "dead_group_share", "Fewer groups are dead", False),
+        *over_controls(arms),
         _calmer(arms),
         *[
             _more_accurate(figures, f"accuracy_{view}", f"The policy is more accurate on {what}")
             for view, what in (("importance", "importance views"), ("anchor", "anchor views"))
         ],
-        _one(
-            "STRIVE",
-            "Question-aware variants bring more accuracy than question-blind ones (phase shifts)",
-            figures["against"]["strive"][UNIFORM],
-            "accuracy_importance",
-        ),
+        _one("STRIVE", figures, aware, STRIVE, UNIFORM, _SEEN),
         _mode(figures),
-        _one(
-            "Temporal-RLT",
-            "The dual reward brings more accuracy than the answer alone",
-            figures["against"]["reward-dual"]["reward-answer"],
-            "accuracy_grounded",
-        ),
-        _one(
-            "Temporal-RLT",
-            "The dual reward brings better spans than the answer alone",
-            figures["against"]["reward-dual"]["reward-answer"],
-            "miou_grounded",
-        ),
-        _one(
-            "Temporal-RLT",
-            "Selected by variance beats random of the same size, where all annotations are right",
-            figures["against"][IMPORTANCE]["random"],
-            "accuracy_importance",
-        ),
-        _one(
-            "Temporal-RLT",
-            "Selected by variance beats random of the same size, where many annotations are wrong",
-            figures["against"][NOISY][NOISY_RANDOM],
-            "accuracy_importance",
-        ),
-        _one(
-            "Temporal-RLT",
-            "Selected by variance is better than all samples, where all annotations are right",
-            figures["against"][IMPORTANCE]["all"],
-            "accuracy_importance",
-        ),
-        _one(
-            "Temporal-RLT",
-            "Reinforcement learning beats SFT on the same samples",
-            figures["against"][STRIVE][SFT],
-            "accuracy_importance",
-        ),
+        *[_one("Temporal-RLT", figures, *compared) for compared in _COMPARED],
     ]
 
 
@@ -110,6 +87,18 @@ def _against(controls: Mapping[str, bool]) -> str:
         return HOLDS
     some = [SHORT[name] for name, ok in controls.items() if ok]
     return f"holds against {' and '.join(some)} only" if some else FAILS
+
+
+def over_controls(arms: Mapping[str, Any]) -> list[Claim]:
+    """What STRIVE says of the rewards of a pool, seed by seed against both controls.
+
+    Args:
+        arms: figures of STRIVE and of both controls, with as many seeds.
+    """
+    return [
+        _over_controls(arms, "reward_std", "Rewards of a pool differ more: their standard deviation is higher", True),
+        _over_controls(arms, "dead_group_share", "Fewer groups are dead", False),
+    ]
 
 
 def _over_controls(arms: Mapping[str, Any], measure: str, text: str, more: bool) -> Claim:
@@ -142,8 +131,8 @@ def _more_accurate(figures: Mapping[str, Any], measure: str, text: str) -> Claim
     return Claim("STRIVE", text, _against({name: each[1] > 0 for name, each in found.items()}), evidence)
 
 
-def _one(paper: str, text: str, against: Mapping[str, Sequence[float]], measure: str) -> Claim:
-    found = against[measure]
+def _one(paper: str, figures: Mapping[str, Any], text: str, arm: str, other: str, measure: str) -> Claim:
+    found = figures["against"][arm][other][measure]
     verdict = HOLDS if found[1] > 0 else f"{FAILS}: it is the other way round" if found[2] < 0 else FAILS
     return Claim(paper, text, verdict, f"{NAMES[measure]} {shown(found)}")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.markdown import fence, table
-from toyworld.reproduce.claims import NAMES, SHORT, claims, shown
+from toyworld.reproduce.claims import NAMES, SHORT, claims, over_controls, shown
 from toyworld.reproduce.plan import ANCHOR, BEYOND, CONTROLS, MIN_VAR, SMALL, SMALL_GRPO, TABLES, Table
 
 Figures = Mapping[str, Any]
@@ -149,11 +149,13 @@ def _beyond(found: Figures | None) -> str:
     )
     measures = ("reward_std", "dead_group_share", "accuracy_importance", "accuracy_anchor", "miou_importance")
     seeds = found["scale"]["beyond_seeds"]
+    rewards = "".join(f"- {claim.text}: {claim.evidence}\n" for claim in over_controls(found["arms"]))
     return (
         f"{title}Looked for: a recipe that beats both controls, at the same rollouts (or fewer) and steps, in\n"
         f"held-out accuracy on the anchor view and on the importance view, with {seeds} seeds;\n"
         f"some recipes are only screened, with fewer. {verdict}\n\n"
         f"{_figures_of(arms, measures)}\n"
+        f"STRIVE's claims about the rewards of a pool, with {seeds} seeds:\n\n{rewards}\n"
         f"Recipe minus control, accuracy:\n\n{table(head, body)}\n"
         f"Small pools with four views minus small pools with one importance view: accuracy on the importance view\n"
         f"{shown(pools['accuracy_importance'])}, on the anchor view {shown(pools['accuracy_anchor'])}.\n"

@@ -75,7 +75,7 @@ class Arm:
         times: so many times the samples a step, and pools that are as much smaller.
         settings: of `strive-train run`, beyond what all arms share. sft: imitation instead.
         screened: looked at with a few seeds only.
-        blurred: from the policy with noise. noisy: that, and on the pool with wrong annotations, with more seeds.
+        blurred: from the policy with noise. noisy: on the pool with wrong annotations, with more seeds.
     """
 
     name: str
@@ -110,8 +110,8 @@ ARMS: Mapping[str, Arm] = {
         Arm(SPACE, "STRIVE, spatial views only", SPATIAL),
         Arm(SFT, "SFT on the same samples", views=1, sft=True),
         Arm("all", "all", POOL, 1, settings=_ONE),
-        Arm(NOISY, "variance-selected", views=1, settings=_ONE, noisy=True),
-        Arm(NOISY_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, noisy=True),
+        Arm(NOISY, "variance-selected", views=1, settings=_ONE, blurred=True, noisy=True),
+        Arm(NOISY_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, blurred=True, noisy=True),
         Arm("reward-answer", "answer only", GROUNDED, settings={"reward": "accuracy=1,iou=0"}, blurred=True),
         Arm("reward-iou", "temporal IoU only", GROUNDED, settings={"reward": "accuracy=0,iou=1"}, blurred=True),
         Arm("reward-dual", "dual", GROUNDED, blurred=True),

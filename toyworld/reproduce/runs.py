@@ -31,7 +31,7 @@ OPTIONS = frozenset(
 def begins(place: Workplace, run: Run) -> tuple[Path, Path]:
     """The store that a run learns from, and the policy that it starts from."""
     store = place.noisy_store if run.arm.noisy else place.store
-    return store, place.noisy_start if run.arm.noisy or run.arm.blurred else place.start
+    return store, place.noisy_start if run.arm.blurred else place.start
 
 
 def train_words(place: Workplace, run: Run, scale: Scale) -> list[str]:

@@ -9,7 +9,6 @@ wrong; reinforcement learning makes it better slowly. Noise blurs what a policy 
 back fast.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 
 from toyworld import POLICY
 from toyworld.policy import build_policy, teach_answers
+from toyworld.reproduce.words import parser
 from trainer.policy import Policy, load_policy
 
 TAUGHT, NOISE, SEED = 150, 0.35, 0
@@ -49,18 +49,13 @@ def perturb(policy: Policy, noise: float, seed: int) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m toyworld.reproduce.start",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", type=Path, help="folder to write the policy to")
-    kind = parser.add_mutually_exclusive_group(required=True)
+    given = parser("toyworld.reproduce.start", __doc__)
+    given.add_argument("out", type=Path, help="folder to write the policy to")
+    kind = given.add_mutually_exclusive_group(required=True)
     kind.add_argument("--taught", type=int, help="lessons in answering")
     kind.add_argument("--noise", type=float, help="times a matrix' deviation")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of the lessons or the noise (default: {SEED})")
-    options = parser.parse_args(words)
+    given.add_argument("--seed", type=int, default=SEED, help=f"of the lessons or the noise (default: {SEED})")
+    options = given.parse_args(words)
     if options.taught is not None:
         policy = teach(options.taught, options.seed)
     else:
