@@ -22,19 +22,17 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from pipeline.rewards import score
 from pipeline.views import View
-from toyworld.questions import Question, ask, caption, in_view, response
-from toyworld.scenes import COLORS, MOTIONS, PLACES, SHAPES, Event, Scene, make_scene
-from toyworld.scorer import TIMES, fresh_batch, photographed
+from toyworld.lessons import CLASSES, VIEW_FRAMES, attributes, lesson, study_view
+from toyworld.questions import Question, ask, in_view
+from toyworld.scenes import COLORS, SHAPES, Scene
+from toyworld.scorer import fresh_batch
 from toyworld.tokenizer import PATCH, build_processor, build_tokenizer
 from trainer.policy import Policy, load_policy
 from trainer.rollout import rollout
-from trainer.sft import Lesson, Turn, learning_rate, lesson_rows, sft_step
+from trainer.sft import learning_rate, lesson_rows, sft_step
 
 Log = Callable[[str], None]
 
-VIEW_FRAMES = 8
-QUESTIONS_A_VIEW = 6
-CAPTION_QUESTION = "what is there ?"
 MAX_TOKENS = 24
 
 VISION_STEPS, VISION_LR = 220, 2e-3
@@ -110,22 +108,6 @@ def build_policy(seed: int) -> Policy:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return Policy(model.eval(), build_processor(tokenizer), "untrained")
-
-
-def attributes(event: Event | None) -> list[int]:
-    """What a frame shows as class numbers: colour, shape, place, motion, count; 0 is nothing."""
-    if event is None:
-        return [0, 0, 0, 0, 0]
-    return [
-        1 + list(COLORS).index(event.color),
-        1 + list(SHAPES).index(event.shape),
-        1 + list(PLACES).index(event.place),
-        1 + list(MOTIONS).index(event.motion) if event.motion else 0,
-        event.count,
-    ]
-
-
-CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 1 + len(PLACES), 1 + len(MOTIONS), 5)
 
 
 class Namer(nn.Module):
@@ -217,44 +199,6 @@ def teach_vision(policy: Policy, seed: int, log: Log) -> None:
                 f"vision {step + 1}/{VISION_STEPS}: loss {loss.item():.2f}, right "
                 + " ".join(f"{r:.2f}" for r in right)
             )
-
-
-def study_view(scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Frames of a training view: one a stretch of the clip, and some of the events, thinly or densely sampled."""
-    n = len(TIMES)
-    chosen = {int(rng.integers(a[0], a[-1] + 1)) for a in np.array_split(np.arange(n), VIEW_FRAMES // 2)}
-    events = [
-        np.flatnonzero([e.span[0] <= t < e.span[1] for t in TIMES])
-        for e in (scene.events[int(i)] for i in rng.permutation(len(scene.events)))
-    ]
-    dense = rng.random() < 0.5
-    for frames in events:
-        take = len(frames) if dense else 1
-        for k in rng.permutation(frames)[:take]:
-            if len(chosen) < VIEW_FRAMES:
-                chosen.add(int(k))
-    while len(chosen) < VIEW_FRAMES:
-        chosen.add(int(rng.integers(n)))
-    return np.sort(np.array(list(chosen)))
-
-
-def lesson(rng: np.random.Generator) -> Lesson:
-    """A view of a fresh scene, questions whose evidence it shows, and its caption."""
-    scene = make_scene(rng)
-    view = fresh_view(scene, rng)
-    seen = view.times.tolist()
-    questions = [q for q in ask(scene, rng, per_kind=2) if in_view(q.evidence, seen)]
-    turns = [
-        Turn(q.question, q.options, response(q, seen))
-        for q in (questions[int(i)] for i in rng.permutation(len(questions))[:QUESTIONS_A_VIEW])
-    ]
-    return Lesson(view, [*turns, Turn(CAPTION_QUESTION, (), caption(scene, seen))])
-
-
-def fresh_view(scene: Scene, rng: np.random.Generator) -> View:
-    """What a training view shows."""
-    indices = study_view(scene, rng)
-    return View(np.stack(photographed(scene, indices.tolist(), rng)), TIMES[indices])
 
 
 def teach_answers(policy: Policy, held_out: Sequence[Clip], seed: int, log: Log, most: int = STEPS) -> int:

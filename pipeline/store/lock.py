@@ -31,6 +31,13 @@ _held: dict[str, _Held] = {}
 
 
 @contextmanager
+def writing(store: Location) -> Iterator[None]:
+    """Around what commits to a store: `holding` and `files.room`, with their errors."""
+    with holding(store), room(store):
+        yield
+
+
+@contextmanager
 def holding(store: Location) -> Iterator[None]:
     """Be the one process that commits; may be nested. A lock ends with its process, a lease soon after it.
 

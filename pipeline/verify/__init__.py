@@ -6,7 +6,7 @@ from pipeline.runner import Progress
 from pipeline.schemas import TABLES
 from pipeline.stage import Stage
 from pipeline.store import Store
-from pipeline.store.health import Examined
+from pipeline.store.examined import Examined
 from pipeline.verify import references
 from pipeline.verify.curated import check_curated
 from pipeline.verify.findings import Finding as Finding

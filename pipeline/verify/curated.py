@@ -4,7 +4,8 @@ import polars as pl
 
 from pipeline.schemas import CURATED, VERDICTS
 from pipeline.store import Store
-from pipeline.store.health import TORN, Examined, examine
+from pipeline.store.examined import Examined
+from pipeline.store.health import TORN, examine
 from pipeline.verify.findings import Finding, some
 from pipeline.verify.tables import Tables, broken_files
 

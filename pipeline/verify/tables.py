@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from pipeline.schemas import KEYS, TABLES
 from pipeline.store import Location, Store
-from pipeline.store.health import TORN, Broken, Examined, examine
+from pipeline.store.examined import Broken, Examined
+from pipeline.store.health import TORN, examine
 from pipeline.verify.findings import OWNER, Finding, some
 
 OLD = "torn old version"
