@@ -23,13 +23,13 @@ from toyworld.reproduce.plan import (
     ARMS,
     BEYOND,
     FULL,
-    NOISY,
     SMALL,
     SMALL_GRPO,
     SPATIAL,
     STRIVE,
     TABLES,
     TINY,
+    WRONG_SELECTED,
     Run,
     runs_of,
 )
@@ -227,8 +227,8 @@ def test_a_command_line_says_what_the_settings_say(tmp_path: Path) -> None:
     assert words[:2] == ["strive-train", "sft"] and "groups=1" in words and "--groups" not in words
     words = runs.train_words(Workplace(tmp_path), Run(ARMS["random"], 1), TINY)
     assert words[words.index("--tag") + 1] == "seed1" and words[words.index("--responses") + 1] == "16"
-    words = runs.train_words(Workplace(tmp_path), Run(ARMS[NOISY], 1), TINY)
-    assert {str(tmp_path / "noisy-store"), str(tmp_path / "noisy-start")} < set(words)
+    words = runs.train_words(Workplace(tmp_path), Run(ARMS[WRONG_SELECTED], 1), TINY)
+    assert {str(tmp_path / "wrong-store"), str(tmp_path / "noisy-start")} < set(words)
 
 
 def test_the_curves_are_the_same_bytes_twice(tmp_path: Path) -> None:

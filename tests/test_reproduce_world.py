@@ -38,6 +38,27 @@ def test_annotations_are_wrong_where_they_say_so(tmp_path: Path) -> None:
             assert (row["answer"] != right["answer"]) == bool(row["options"])
 
 
+def test_mixed_up_annotations_belong_to_other_rows_of_the_task(tmp_path: Path) -> None:
+    dataset.write(world := tmp_path / "world", 8, 0, "train")
+    annotations.write(world, tmp_path / "a", 0.75, 0, mixed_up=True)
+    right, mixed = (json.loads((folder / "train.json").read_text()) for folder in (world, tmp_path / "a"))
+    theirs: dict[str, list[Any]] = {kind: [] for kind in ("multiple choice", "numerical")}
+    for row in right:
+        theirs[row["problem_type"]].append((row["options"], row["solution"]))
+    assert 0.5 < sum("wrong" in row for row in mixed) / len(mixed) < 1
+    for before, row in zip(right, mixed, strict=True):
+        assert (row["options"], row["solution"]) in theirs[row["problem_type"]]
+        assert {name for name in row if row[name] != before.get(name)} <= {"wrong", "options", "solution"}
+        assert "wrong" in row or row == before
+    spans, moved = (
+        [json.loads(line) for line in (folder / "train_grounding.jsonl").read_text().splitlines()]
+        for folder in (world, tmp_path / "a")
+    )
+    known = [(row["task"], row["options"], row["answer"], row["spans"]) for row in spans]
+    assert all((row["task"], row["options"], row["answer"], row["spans"]) in known for row in moved)
+    assert any(row["spans"] != before["spans"] for before, row in zip(spans, moved, strict=True))
+
+
 def test_few_lessons_leave_the_shipped_eyes_as_they_are() -> None:
     shipped, blank = load_policy(POLICY), build_policy(0)
     once, twice = (dict(start.teach(1, 0).model.named_parameters()) for _ in range(2))

@@ -11,18 +11,17 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.store import Store
 from toyworld.reproduce import collect, page, runs
-from toyworld.reproduce.datasets import derive, draw
-from toyworld.reproduce.plan import FULL, MIN_VAR, POOL, SELECTED, SHIFTED_POOL, TINY, WEIGHTED, Run, Scale, runs_of
+from toyworld.reproduce.plan import FULL, TINY, Run, Scale, runs_of
+from toyworld.reproduce.prepare import prepare
 from toyworld.reproduce.words import parser
-from toyworld.reproduce.work import Prepared, Progress, Workplace, side_by_side
+from toyworld.reproduce.work import Progress, Workplace, side_by_side
 
 SETUPS = {"full": FULL, "tiny": TINY}
 
@@ -57,8 +56,7 @@ def reproduce(place: Workplace, docs: Path, scale: Scale, beyond: bool) -> None:
         UserError: a command failed, or the place holds something else.
     """
     with place.held(scale.world()):
-        prepared = Prepared(place)
-        selections = [prepare(place, prepared, scale), prepare_noisy(place, prepared, scale)]
+        selections, prepared = prepare(place, scale)
         for name, policy in ((collect.START, place.start), (collect.NOISY_START, place.noisy_start)):
             runs.evaluate(place, name, policy, scale)
         todo = runs_of(scale, beyond)
@@ -70,64 +68,6 @@ def reproduce(place: Workplace, docs: Path, scale: Scale, beyond: bool) -> None:
         side_by_side(place, [partial(job, run) for run in todo])
         found = collect.figures(place, scale, prepared, selections, beyond)
         write(place, docs, scale, found, beyond)
-
-
-def prepare(place: Workplace, prepared: Prepared, scale: Scale) -> dict[str, Any]:
-    """Start policy, store and datasets; returns what the selection told."""
-    kind = ("--taught", str(scale.taught)) if scale.taught else ("--noise", str(scale.noise))
-    prepared.once("start", ("python", "-m", "toyworld.reproduce.start", str(place.start), *kind))
-    do = partial(_strive_data, prepared, place.store)
-    for split, clips in (("train", scale.clips), ("test", scale.test_clips)):
-        do("ingest", "--split", split, "--clips", str(clips))
-    do("cache-frames", "--fps", "4")
-    do("score-frames")
-    # A store holds the views of one sampler at a time; a curated dataset keeps those that it was made with.
-    do("build-variants", "--sampler", "uniform", "--no-spatial")
-    answers = _answers(place.start, scale)
-    do("select", "--name", SHIFTED_POOL, "--keep-all", *answers, "--draws", "2")
-    do("build-variants")
-    selection = _select(do, answers, scale)
-    do("select", "--name", WEIGHTED, "--mode", "weight", *answers, "--views", "variants", "--draws", str(scale.draws))
-    derive(Store(place.store), max(scale.seeds, scale.beyond_seeds))
-    return selection
-
-
-def prepare_noisy(place: Workplace, prepared: Prepared, scale: Scale) -> dict[str, Any]:
-    """The same clips with annotations of which some are wrong, and a policy with noise; what the selection told."""
-    noise = ("--noise", str(scale.noise))
-    prepared.once("start", ("python", "-m", "toyworld.reproduce.start", str(place.noisy_start), *noise))
-    world, wrong = place.store / "toyworld", place.out / "annotations"
-    share = ("--wrong", str(scale.wrong))
-    prepared.once("prepare", ("python", "-m", "toyworld.reproduce.annotations", str(world), str(wrong), *share))
-    do = partial(_strive_data, prepared, place.noisy_store)
-    for file in ("train.json", "train_grounding.jsonl"):
-        do("ingest", str(wrong / file), "--videos", str(world), "--split", "train")
-    do("cache-frames", "--fps", "4")
-    do("score-frames")
-    do("build-variants")
-    selection = _select(do, _answers(place.noisy_start, scale), scale)
-    draw(Store(place.noisy_store), scale.beyond_seeds)
-    return selection
-
-
-def _strive_data(prepared: Prepared, store: Path, command: str, *words: str) -> dict[str, Any]:
-    return prepared.once("prepare", ("strive-data", command, *words, "--store", str(store), "--json"))
-
-
-def _answers(policy: Path, scale: Scale) -> tuple[str, ...]:
-    """How a policy is asked."""
-    sampling = ("--temperature", str(scale.temperature), "--max-tokens", str(scale.max_tokens))
-    return ("--policy", str(policy), "--split", "train", *sampling)
-
-
-def _select(do: Callable[..., dict[str, Any]], answers: Sequence[str], scale: Scale) -> dict[str, Any]:
-    """SELECTED, on the views that STRIVE trains on, and POOL."""
-    answers = (*answers, "--views", "variants", "--draws", str(scale.draws))
-    selection = do("select", "--name", SELECTED, "--min-var", str(MIN_VAR), *answers)
-    pool = do("select", "--name", POOL, "--keep-all", *answers)
-    if pool["kept"] != pool["pool"]:
-        raise UserError(f"dataset {POOL}", f"{pool['kept']} of {pool['pool']} samples: expected all", "a new --out")
-    return selection
 
 
 def write(place: Workplace, docs: Path, scale: Scale, found: dict[str, Any], beyond: bool) -> None:

@@ -1,10 +1,11 @@
 """The annotations of the toy world, some of them wrong, as those that machines make are.
 
-    python -m toyworld.reproduce.annotations WORLD OUT [--wrong 0.4] [--seed 0]
+    python -m toyworld.reproduce.annotations WORLD OUT [--wrong 0.4] [--mixed-up] [--seed 0]
 
 WORLD is the folder of a toy world (train.json, train_grounding.jsonl); OUT gets the same files. A wrong choice is
 another of the options, a wrong number another of 1 to 4, a wrong span one of the same length elsewhere in the clip.
-Each wrong row says so, in a key that no reader looks at: "wrong".
+With --mixed-up a wrong row has the options, the answer and the span of another row of its task: what is asked and what
+counts as right rarely fit together. Each wrong row says so, in a key that no reader looks at: "wrong".
 """
 
 import json
@@ -18,7 +19,7 @@ from pipeline.fingerprint import seed_of
 from toyworld.reproduce.words import parser
 from toyworld.scenes import SECONDS
 
-WRONG = 0.4
+WRONG, MIXED_UP = 0.4, 0.75
 NUMBERS = ("1", "2", "3", "4")
 _OPEN, _CLOSE = "<answer>", "</answer>"
 
@@ -51,14 +52,37 @@ def _elsewhere(start: float, end: float, rng: np.random.Generator) -> list[float
     return [at, at + (end - start)]
 
 
-def write(world: Path, out: Path, wrong: float, seed: int) -> None:
-    """Both annotation files, each row wrong with probability `wrong`."""
+def mix_up(row: dict[str, Any], rows: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    """A row of either layout with what counts as right of another row of its task.
+
+    Args:
+        rows: those of its file; two of every task at least.
+    """
+    others = [other for other in rows if _task(other) == _task(row) and other is not row]
+    other = others[int(rng.integers(len(others)))]
+    return {**row, "wrong": True, **{key: other[key] for key in _RIGHT if key in other}}
+
+
+_RIGHT = ("options", "solution", "answer", "spans")
+
+
+def _task(row: dict[str, Any]) -> str:
+    task: str = row.get("problem_type") or row["task"]
+    return task
+
+
+def write(world: Path, out: Path, wrong: float, seed: int, mixed_up: bool = False) -> None:
+    """Both annotation files, each row wrong with probability `wrong`; mixed_up: with what belongs to other rows."""
     rng = np.random.default_rng(seed_of("toyworld.reproduce annotations", seed))
     out.mkdir(parents=True, exist_ok=True)
     rows = json.loads((world / "train.json").read_text(encoding="utf-8"))
     lines = (world / "train_grounding.jsonl").read_text(encoding="utf-8").splitlines()
+
+    def spoilt(row: dict[str, Any], part: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return mix_up(row, part, rng) if mixed_up else mislead(row, rng)
+
     questions, spans = (
-        [mislead(row, rng) if rng.random() < wrong else row for row in part]
+        [spoilt(row, part) if rng.random() < wrong else row for row in part]
         for part in (rows, [json.loads(line) for line in lines])
     )
     (out / "train.json").write_text(json.dumps(questions, indent=1), encoding="utf-8")
@@ -70,9 +94,10 @@ def main(words: Sequence[str] | None = None) -> None:
     given.add_argument("world", type=Path, help="folder of a toy world")
     given.add_argument("out", type=Path, help="folder to write to")
     given.add_argument("--wrong", type=float, default=WRONG, help=f"share of wrong rows (default: {WRONG})")
+    given.add_argument("--mixed-up", action="store_true", help="wrong rows have what belongs to other rows")
     given.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
     options = given.parse_args(words)
-    write(options.world, options.out, options.wrong, options.seed)
+    write(options.world, options.out, options.wrong, options.seed, options.mixed_up)
 
 
 if __name__ == "__main__":

@@ -21,16 +21,19 @@ from toyworld.reproduce.plan import (
     ARMS,
     BEYOND,
     CONTROLS,
+    MIXED_STORE,
     POOL,
     SELECTED,
     SMALL,
     SMALL_GRPO,
+    STORE,
     TABLES,
+    WRONG_STORE,
     Run,
     Scale,
     runs_of,
 )
-from toyworld.reproduce.work import Prepared, Workplace
+from toyworld.reproduce.work import Workplace
 
 START, NOISY_START = "start", "noisy-start"  # their evaluations' names
 
@@ -44,12 +47,16 @@ def pairs(beyond: bool) -> list[tuple[str, str]]:
 
 
 def figures(
-    place: Workplace, scale: Scale, prepared: Prepared, selections: Sequence[Mapping[str, Any]], beyond: bool
+    place: Workplace,
+    scale: Scale,
+    prepared: Sequence[Mapping[str, Any]],
+    selections: Mapping[str, Mapping[str, Any]],
+    beyond: bool,
 ) -> dict[str, Any]:
     """All figures, JSON-like: scale, samples, starts, hit_rate, selections, arms, against, runs, prepared.
 
     Args:
-        selections: what the selection told, and that among wrong annotations.
+        prepared, selections: as `toyworld.reproduce.prepare.prepare` returns them.
     """
     todo = runs_of(scale, beyond)
     rows = {run.name: runs.metrics(place, run) for run in todo}
@@ -68,7 +75,7 @@ def figures(
             norms = [arms[name]["grad_norm_cv"]["seeds"][:seeds] for name in (arm, other)]
             found["grad_norm_cv"] = seed_differences(*norms)
         against.setdefault(arm, {})[other] = {n: [i.mean, i.low, i.high] for n, i in found.items()}
-    store = Store(place.store)
+    store = Store(place.out / STORE)
     return {
         "scale": asdict(scale),
         "samples": {part: len(starts[0][f"{part}_anchor"]) for part in ("accuracy", "miou")},
@@ -77,18 +84,17 @@ def figures(
             store.table("samples", ["sample_id", "origin"]).to_pylist(),
             store.table("variants", ["sample_id", "variant", "times"]).to_pylist(),
         ),
-        "selections": [{name: told[name] for name in ("pool", "kept", "dropped")} for told in selections],
-        "wrong": wrong_kept(place),
+        "selections": {at: {n: told[n] for n in ("pool", "kept", "dropped")} for at, told in selections.items()},
+        "wrong": {at: wrong_kept(Store(place.out / at)) for at in (WRONG_STORE, MIXED_STORE)},
         "arms": arms,
         "against": against,
         "runs": [_run(place, run, scale, rows[run.name]) for run in todo],
-        "prepared": [{"command": shlex.join(each["words"]), "seconds": each["seconds"]} for each in prepared.done],
+        "prepared": [{"command": shlex.join(each["words"]), "seconds": each["seconds"]} for each in prepared],
     }
 
 
-def wrong_kept(place: Workplace) -> dict[str, float]:
-    """The share of wrong annotations in the pool that has them, and in what was selected of it."""
-    store = Store(place.noisy_store)
+def wrong_kept(store: Store) -> dict[str, float]:
+    """The share of wrong annotations in the pool, and in what was selected of it."""
     rows = store.table("samples", ["sample_id", "origin"]).to_pylist()
     wrong = {row["sample_id"] for row in rows if json.loads(row["origin"]).get("wrong")}
     shares = {}

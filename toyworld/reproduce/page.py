@@ -5,7 +5,19 @@ from typing import Any
 
 from pipeline.markdown import fence, table
 from toyworld.reproduce.claims import NAMES, SHORT, claims, over_controls, shown
-from toyworld.reproduce.plan import ANCHOR, BEYOND, CONTROLS, MIN_VAR, SMALL, SMALL_GRPO, TABLES, Table
+from toyworld.reproduce.plan import (
+    ANCHOR,
+    BEYOND,
+    CONTROLS,
+    MIN_VAR,
+    MIXED_STORE,
+    SMALL,
+    SMALL_GRPO,
+    STORE,
+    TABLES,
+    WRONG_STORE,
+    Table,
+)
 
 Figures = Mapping[str, Any]
 
@@ -23,7 +35,7 @@ def page(found: Figures, beyond: Figures | None) -> str:
 
 def _head(found: Figures) -> str:
     scale, hit = found["scale"], found["hit_rate"]
-    chosen, noisy = found["selections"]
+    chosen = found["selections"][STORE]
     before, blurred = (
         f"{start['accuracy_importance']:.3f} on importance views and {start['accuracy_anchor']:.3f} on anchors"
         for start in found["starts"]
@@ -55,14 +67,27 @@ Those that compare rewards, and those among wrong annotations, start from the sh
 It knows some of when things happen, of which the other one knows next to nothing. From the shipped policy itself no arm
 gains accuracy by this much training (`make demo` shows it).
 
-**Wrong annotations.** {found["wrong"]["all"]:.0%} of a second pool of the same clips are annotated wrongly (`python -m
-toyworld.reproduce.annotations`); the held-out samples are right. Its selection keeps {noisy["kept"]} of {noisy["pool"]}
-samples, of which {found["wrong"]["selected"]:.0%} are wrong. Its runs have {scale["beyond_seeds"]} seeds.
+**Other pools.** Pools that machines collect are mostly waste; this one is not. Two more have the same clips, and are
+held to the same held-out samples, which are right (`python -m toyworld.reproduce.annotations`).
+{_spoilt(found, WRONG_STORE, "have another answer or another span", "")}
+{_spoilt(found, MIXED_STORE, "have options, answer and span of another question", " --mixed-up")}
+Runs on the latter have {scale["beyond_seeds"]} seeds.
 
 **Reading.** ± is the population standard deviation over the seeds. In brackets stands the 95 % bootstrap interval of a
 difference; held-out samples and seeds are both drawn anew, and arms are paired by both. With {scale["seeds"]} seeds
 an interval is rather too narrow than too wide.
 """
+
+
+def _spoilt(found: Figures, store: str, how: str, option: str) -> str:
+    told, wrong, share = found["selections"][store], found["wrong"][store], found["scale"][_SHARE[store]]
+    return (
+        f"Of the annotations in `{store}` {wrong['all']:.0%} {how}\n(`--wrong {share:g}{option}`); its selection keeps "
+        f"{told['kept']} of {told['pool']} samples, {wrong['selected']:.0%} of them wrong."
+    )
+
+
+_SHARE = {WRONG_STORE: "wrong", MIXED_STORE: "mixed_up"}
 
 
 def _claims(found: Figures) -> str:
@@ -106,7 +131,9 @@ def _notes(each: Table) -> str:
         "Arms": "All on the selected samples. SFT imitates answers by letter, as benchmarks want them, with an empty "
         "thought; this policy\nwas taught to answer in words, and is too small to look letters up.\n\n",
         "Selection": "GRPO on one importance view.\n\n",
-        "Selection among wrong annotations": "GRPO on one importance view, from the policy with noise.\n\n",
+        "Selection where most is wrong": "GRPO on one importance view, on `mixed-store`.\n\n",
+        "Selection among wrong annotations": "GRPO on one importance view, on `wrong-store`, from the policy "
+        "with noise.\n\n",
         "Reward, on grounded choice": "STRIVE on the selected grounded choices, from the policy with noise.\n\n",
         "Advantage": "STRIVE on the selected samples; what a reward is compared with.\n\n",
     }
@@ -167,7 +194,7 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
     commands = "\n".join(run["command"] for run in runs)
     return (
         f"## Runs\n\n{table(('run', 'folder', 'seed'), body)}\nThe commands, in the same order, after those of the "
-        f"preparation (`results/prepared.json`):\n\n{fence(commands, 'sh')}"
+        f"preparation (`results/prepared`):\n\n{fence(commands, 'sh')}"
     )
 
 

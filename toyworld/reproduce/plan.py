@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from toyworld.reproduce.annotations import WRONG
+from toyworld.reproduce.annotations import MIXED_UP, WRONG
 from toyworld.reproduce.start import NOISE, TAUGHT
 
 
@@ -14,23 +14,25 @@ class Scale:
 
     Attributes:
         clips, test_clips: of the toy world, five questions each. groups: samples a step. pool: rollouts a sample.
-        seeds: runs of every arm; beyond_seeds: of the recipes beyond the papers, and of the arms on wrong annotations;
+        seeds: runs of every arm; beyond_seeds: of the recipes beyond the papers, and of the arms of `more`;
             screen_seeds: of recipes that are only screened.
         taught: lessons of the start policy; 0: the shipped policy with noise. noise: of the policy that the arms of
-            rewards, and on wrong annotations, start from. wrong: share of those annotations. draws: of the selections.
+            rewards, and on wrong annotations, start from. draws: of the selections.
+        wrong, mixed_up: shares of the annotations of WRONG_STORE and MIXED_STORE that are wrong.
     """
 
     clips: int = 300
     test_clips: int = 120
-    steps: int = 100
+    steps: int = 80
     groups: int = 8
-    pool: int = 16
+    pool: int = 32
     seeds: int = 3
     beyond_seeds: int = 5
     screen_seeds: int = 2
     taught: int = TAUGHT
     noise: float = NOISE
     wrong: float = WRONG
+    mixed_up: float = MIXED_UP
     lr: float = 1e-4
     temperature: float = 1.0
     max_tokens: int = 32
@@ -59,6 +61,9 @@ TINY = Scale(
 
 MIN_VAR = 0.1
 
+# Stores: of the toy world; of the same clips, some annotated wrongly; most with what belongs to other questions.
+STORE, WRONG_STORE, MIXED_STORE = "store", "wrong-store", "mixed-store"
+
 # Curated datasets. What is drawn at random has a version for each seed, with the tag "seed<n>".
 SELECTED, POOL, RANDOM = "selected", "all", "random"
 SHIFTED_POOL, SHIFTED, SPATIAL, GROUNDED = "phase-shifts-all", "phase-shifts", "spatial-only", "grounded-choice"
@@ -74,8 +79,8 @@ class Arm:
         dataset: curated dataset. views: M; the pool is dealt evenly to them.
         times: so many times the samples a step, and pools that are as much smaller.
         settings: of `strive-train run`, beyond what all arms share. sft: imitation instead.
-        screened: looked at with a few seeds only.
-        blurred: from the policy with noise. noisy: on the pool with wrong annotations, with more seeds.
+        half: updated on the half of the pool that differs most. store: whose samples.
+        screened, more: with fewer or more seeds than others. blurred: from the policy with noise.
     """
 
     name: str
@@ -85,9 +90,11 @@ class Arm:
     times: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     sft: bool = False
+    half: bool = False
+    store: str = STORE
     screened: bool = False
+    more: bool = False
     blurred: bool = False
-    noisy: bool = False
 
     def tag(self, seed: int) -> str | None:
         """The version of its dataset; None is the newest."""
@@ -96,7 +103,8 @@ class Arm:
 
 ANCHOR, IMPORTANCE, STRIVE = "grpo-anchor", "grpo-importance", "strive"
 UNIFORM, SPACE, SFT = "strive-phase-shifts", "strive-spatial", "sft"
-NOISY, NOISY_RANDOM = "noisy-selected", "noisy-random"
+WRONG_SELECTED, WRONG_RANDOM = "wrong-selected", "wrong-random"
+MIXED_SELECTED, MIXED_RANDOM = "mixed-selected", "mixed-random"
 _ONE = {"view": "importance"}
 
 ARMS: Mapping[str, Arm] = {
@@ -110,8 +118,10 @@ ARMS: Mapping[str, Arm] = {
         Arm(SPACE, "STRIVE, spatial views only", SPATIAL),
         Arm(SFT, "SFT on the same samples", views=1, sft=True),
         Arm("all", "all", POOL, 1, settings=_ONE),
-        Arm(NOISY, "variance-selected", views=1, settings=_ONE, blurred=True, noisy=True),
-        Arm(NOISY_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, blurred=True, noisy=True),
+        Arm(MIXED_SELECTED, "variance-selected", views=1, settings=_ONE, store=MIXED_STORE, more=True),
+        Arm(MIXED_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, store=MIXED_STORE, more=True),
+        Arm(WRONG_SELECTED, "variance-selected", views=1, settings=_ONE, store=WRONG_STORE, blurred=True),
+        Arm(WRONG_RANDOM, "random, of the same size", RANDOM, 1, settings=_ONE, store=WRONG_STORE, blurred=True),
         Arm("reward-answer", "answer only", GROUNDED, settings={"reward": "accuracy=1,iou=0"}, blurred=True),
         Arm("reward-iou", "temporal IoU only", GROUNDED, settings={"reward": "accuracy=0,iou=1"}, blurred=True),
         Arm("reward-dual", "dual", GROUNDED, blurred=True),
@@ -128,10 +138,10 @@ BEYOND: Mapping[str, Arm] = {
         ARMS[ANCHOR],
         ARMS[IMPORTANCE],
         ARMS[STRIVE],
-        Arm(SMALL, "STRIVE, four times the samples, pools of 4 x 1", times=4, screened=True),
+        Arm(SMALL, "STRIVE, four times the samples, pools a quarter as large", times=4, screened=True),
         Arm(
             SMALL_GRPO,
-            "GRPO, one importance view, four times the samples, pools of 1 x 4",
+            "GRPO, one importance view, four times the samples, pools a quarter as large",
             views=1,
             times=4,
             settings=_ONE,
@@ -140,7 +150,7 @@ BEYOND: Mapping[str, Arm] = {
         Arm("weighted", "STRIVE on all samples, drawn by their variance", WEIGHTED, screened=True),
         Arm("two-wave", "two waves", settings={"two_wave": True}, screened=True),
         Arm("anchor-update", "update on the anchor", settings={"update_on": "anchor"}, screened=True),
-        Arm("subset", "best half of the pool (PODS)", settings={"train_subset": 8}, screened=True),
+        Arm("subset", "best half of the pool (PODS)", half=True, screened=True),
         Arm("no-scale", "differences not divided", settings={"scale": "none"}, screened=True),
     )
 }
@@ -175,7 +185,8 @@ class Table:
 TABLES = (
     Table("Arms", STRIVE, (ANCHOR, IMPORTANCE, STRIVE, UNIFORM, SPACE, SFT)),
     Table("Selection", IMPORTANCE, ("random", "all", IMPORTANCE), names={IMPORTANCE: "variance-selected"}),
-    Table("Selection among wrong annotations", NOISY, (NOISY_RANDOM, NOISY)),
+    Table("Selection where most is wrong", MIXED_SELECTED, (MIXED_RANDOM, MIXED_SELECTED)),
+    Table("Selection among wrong annotations", WRONG_SELECTED, (WRONG_RANDOM, WRONG_SELECTED)),
     Table(
         "Reward, on grounded choice",
         "reward-dual",
@@ -207,12 +218,14 @@ class Run:
             return shared
         shared |= {"variants": self.arm.views, "responses": scale.pool // (self.arm.views * self.arm.times)}
         shared |= {"temperature": scale.temperature, "max_tokens": scale.max_tokens}
+        if self.arm.half:
+            shared["train_subset"] = scale.pool // 2
         return shared | dict(self.arm.settings)
 
 
 def runs_of(scale: Scale, beyond: bool) -> list[Run]:
     """All runs, the first seed of every arm first, so that an early look shows something of everything."""
     arms = (BEYOND if beyond else ARMS).values()
-    seeds = {arm.name: scale.beyond_seeds if beyond or arm.noisy else scale.seeds for arm in arms}
+    seeds = {arm.name: scale.beyond_seeds if beyond or arm.more else scale.seeds for arm in arms}
     seeds |= {arm.name: min(scale.beyond_seeds, scale.screen_seeds) for arm in arms if arm.screened}
     return [Run(arm, seed) for seed in range(max(seeds.values())) for arm in arms if seed < seeds[arm.name]]

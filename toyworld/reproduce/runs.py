@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import UserError
 from pipeline.store import Store
-from toyworld.reproduce.plan import Run, Scale
+from toyworld.reproduce.plan import STORE, Run, Scale
 from toyworld.reproduce.work import Workplace, remove
 from trainer.checkpoint import newest_whole
 from trainer.config import MAY_CHANGE, RunConfig, Settings, SftConfig
@@ -30,8 +30,7 @@ OPTIONS = frozenset(
 
 def begins(place: Workplace, run: Run) -> tuple[Path, Path]:
     """The store that a run learns from, and the policy that it starts from."""
-    store = place.noisy_store if run.arm.noisy else place.store
-    return store, place.noisy_start if run.arm.blurred else place.start
+    return place.out / run.arm.store, place.noisy_start if run.arm.blurred else place.start
 
 
 def train_words(place: Workplace, run: Run, scale: Scale) -> list[str]:
@@ -51,7 +50,7 @@ def train_words(place: Workplace, run: Run, scale: Scale) -> list[str]:
 
 def eval_words(place: Workplace, name: str, policy: Path, scale: Scale) -> list[str]:
     """The command that asks a policy all held-out questions, on the anchor and on an importance view."""
-    words = ["strive-train", "eval", "--store", str(place.store), "--split", "test", "--view", "all"]
+    words = ["strive-train", "eval", "--store", str(place.out / STORE), "--split", "test", "--view", "all"]
     words += ["--policy", str(policy), "--max-tokens", str(scale.max_tokens), "--batch", "32"]
     return [*words, "--out", str(place.eval_folder(name)), "--json"]
 

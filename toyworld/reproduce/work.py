@@ -17,6 +17,7 @@ from threading import Event, Lock
 from typing import IO, Any
 
 from pipeline.errors import UserError
+from pipeline.fingerprint import fingerprint
 
 SIDE_BY_SIDE = 2
 STEADY = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -30,8 +31,8 @@ class CommandError(UserError):
 class Workplace:
     """The folder that everything is written to, held by one program at a time.
 
-    Layout: store, start (the policy), noisy-store and noisy-start (with wrong annotations, and noise), runs/<name>,
-    eval/<name>, logs, prepared.json.
+    Layout: the stores of `toyworld.reproduce.prepare.STORES`, start and noisy-start (policies), runs/<name>,
+    eval/<name>, logs, prepared/<name>.json.
 
     Args:
         within: does a command in this process and returns what it prints, instead of starting one; then one at a time.
@@ -40,8 +41,7 @@ class Workplace:
     def __init__(self, out: Path, within: Callable[[Sequence[str]], str] | None = None) -> None:
         self.out, self.within = out, within
         self.width = 1 if within else SIDE_BY_SIDE
-        self.store, self.start = out / "store", out / "start"
-        self.noisy_store, self.noisy_start = out / "noisy-store", out / "noisy-start"
+        self.start, self.noisy_start = out / "start", out / "noisy-start"
         self.lock_fd = -1
         self._stop = Event()
         self._children: set[subprocess.Popen[bytes]] = set()
@@ -142,28 +142,34 @@ def side_by_side(place: Workplace, jobs: Sequence[Callable[[], None]]) -> None:
 
 
 class Prepared:
-    """Commands that were done once, with what they printed. A changed command makes it and all later ones due again."""
+    """Commands that were done once, with what they printed. A changed command makes it and all later ones due again.
 
-    def __init__(self, place: Workplace) -> None:
-        self.place, self.file = place, place.out / "prepared.json"
-        self.before: list[dict[str, Any]] = (
-            json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else []
-        )
+    Args:
+        name: of its file and log. after: what they build on; when those commands are others than before, all are due.
+    """
+
+    def __init__(self, place: Workplace, name: str, after: Sequence["Prepared"] = ()) -> None:
+        self.place, self.name = place, name
+        self.file = place.out / "prepared" / f"{name}.json"
+        self.after = fingerprint([each["words"] for one in after for each in one.done])
+        told = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
+        self.before: list[dict[str, Any]] = told["done"] if told.get("after") == self.after else []
         self.done: list[dict[str, Any]] = []
 
-    def once(self, name: str, words: Sequence[str]) -> dict[str, Any]:
+    def once(self, *words: str) -> dict[str, Any]:
         """What a command printed, now or before."""
         turn = len(self.done)
         known = self.before[turn] if turn < len(self.before) else None
         if known is None or known["words"] != list(words):
             self.before = []
             began = time.monotonic()
-            found = self.place.command(name, words)
+            found = self.place.command(self.name, words)
             known = {"words": list(words), "found": found, "seconds": round(time.monotonic() - began, 1)}
         self.done.append(known)
         if not self.before:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
             aside = self.file.with_suffix(".tmp")
-            aside.write_text(json.dumps(self.done, indent=2) + "\n", encoding="utf-8")
+            aside.write_text(json.dumps({"after": self.after, "done": self.done}, indent=2) + "\n", encoding="utf-8")
             aside.replace(self.file)
         found = dict(known["found"])
         return found
