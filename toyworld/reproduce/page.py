@@ -62,7 +62,7 @@ The selection (`--min-var {MIN_VAR:g} --views variants --draws {scale["draws"]}`
 
 **Start.** Runs start from a policy that was taught like the shipped one, with {scale["taught"]} lessons only (`python
 -m toyworld.reproduce.start --taught {scale["taught"]}`): its greedy accuracy is {before}.
-Those that compare rewards, and those among wrong annotations, start from the shipped policy with noise of
+Those that compare rewards, and those on `wrong-store`, start from the shipped policy with noise of
 {scale["noise"]:g} on its language model (`--noise {scale["noise"]:g}`): {blurred}.
 It knows some of when things happen, of which the other one knows next to nothing. From the shipped policy itself no arm
 gains accuracy by this much training (`make demo` shows it).
@@ -122,16 +122,18 @@ def _table(each: Table, found: Figures) -> str:
         "![reward deviation, dead groups and gradient norm over the steps](results/curves.png)\n"
     )
     picture = curves if each is TABLES[0] else ""
-    note = _notes(each)
+    note = _notes(each, found)
     return f"## {each.title}\n\n{note}{_figures_of(arms, each.measures)}\n{table(head, minus)}{picture}"
 
 
-def _notes(each: Table) -> str:
+def _notes(each: Table, found: Figures) -> str:
+    begun = found["starts"][0]["accuracy_importance"]
     notes = {
         "Arms": "All on the selected samples. SFT imitates answers by letter, as benchmarks want them, with an empty "
         "thought; this policy\nwas taught to answer in words, and is too small to look letters up.\n\n",
         "Selection": "GRPO on one importance view.\n\n",
-        "Selection where most is wrong": "GRPO on one importance view, on `mixed-store`.\n\n",
+        "Selection where most is wrong": "GRPO on one importance view, on `mixed-store`. The policy begins at an "
+        f"accuracy of {begun:.3f}\non importance views: what is mixed up takes some of it away.\n\n",
         "Selection among wrong annotations": "GRPO on one importance view, on `wrong-store`, from the policy "
         "with noise.\n\n",
         "Reward, on grounded choice": "STRIVE on the selected grounded choices, from the policy with noise.\n\n",
