@@ -1,6 +1,7 @@
 """What runs of the evidence begin with: annotations of which some are wrong, and policies that are worse."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from toyworld import POLICY, dataset
 from toyworld.policy import build_policy
-from toyworld.reproduce import annotations, start
+from toyworld.reproduce import annotations, prepare, start
+from toyworld.reproduce.plan import TINY, Scale
+from toyworld.reproduce.work import Prepared, Workplace
 from trainer.policy import load_policy
 
 
@@ -57,6 +60,30 @@ def test_mixed_up_annotations_belong_to_other_rows_of_the_task(tmp_path: Path) -
     known = [(row["task"], row["options"], row["answer"], row["spans"]) for row in spans]
     assert all((row["task"], row["options"], row["answer"], row["spans"]) in known for row in moved)
     assert any(row["spans"] != before["spans"] for before, row in zip(spans, moved, strict=True))
+
+
+def test_what_selections_told_is_in_one_order_whichever_is_ready_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their order in the figures was that in which they ended: two runs could differ."""
+    for name in ("make_starts", "make_views"):
+        monkeypatch.setattr(prepare, name, lambda prepared, scale: None)
+    later = threading.Event()
+
+    def last(prepared: Prepared, scale: Scale) -> dict[str, Any]:
+        assert later.wait(60)
+        return {"name": prepared.name}
+
+    def first(prepared: Prepared, scale: Scale) -> dict[str, Any]:
+        if prepared.name == prepare.STORES[-1]:
+            later.set()
+        return {"name": prepared.name}
+
+    monkeypatch.setattr(prepare, "choose", last)
+    monkeypatch.setattr(prepare, "choose_wrong", first)
+    monkeypatch.setattr(prepare, "choose_mixed", first)
+    told, commands = prepare.prepare(Workplace(tmp_path), TINY)
+    assert list(told.items()) == [(name, {"name": name}) for name in prepare.STORES] and commands == []
 
 
 def test_few_lessons_leave_the_shipped_eyes_as_they_are() -> None:

@@ -4,8 +4,8 @@
 
 WORLD is the folder of a toy world (train.json, train_grounding.jsonl); OUT gets the same files. A wrong choice is
 another of the options, a wrong number another of 1 to 4, a wrong span one of the same length elsewhere in the clip.
-With --mixed-up a wrong row has the options, the answer and the span of another row of its task: what is asked and what
-counts as right rarely fit together. Each wrong row says so, in a key that no reader looks at: "wrong".
+With --mixed-up it has the options, the answer and the span of another row of its task, which now and then are right by
+chance. Each such row says so, in a key that no reader looks at: "wrong".
 """
 
 import json
@@ -52,6 +52,9 @@ def _elsewhere(start: float, end: float, rng: np.random.Generator) -> list[float
     return [at, at + (end - start)]
 
 
+_RIGHT = ("options", "solution", "answer", "spans")
+
+
 def mix_up(row: dict[str, Any], rows: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     """A row of either layout with what counts as right of another row of its task.
 
@@ -61,9 +64,6 @@ def mix_up(row: dict[str, Any], rows: Sequence[dict[str, Any]], rng: np.random.G
     others = [other for other in rows if _task(other) == _task(row) and other is not row]
     other = others[int(rng.integers(len(others)))]
     return {**row, "wrong": True, **{key: other[key] for key in _RIGHT if key in other}}
-
-
-_RIGHT = ("options", "solution", "answer", "spans")
 
 
 def _task(row: dict[str, Any]) -> str:

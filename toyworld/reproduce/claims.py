@@ -52,9 +52,9 @@ _CHOSEN = "Selected by variance beats random of the same size"
 _COMPARED = (
     ("The dual reward brings more accuracy than the answer alone", "reward-dual", "reward-answer", "accuracy_grounded"),
     ("The dual reward brings better spans than the answer alone", "reward-dual", "reward-answer", "miou_grounded"),
-    (f"{_CHOSEN}, where most annotations are wrong", MIXED_SELECTED, MIXED_RANDOM, _SEEN),
     (f"{_CHOSEN}, where all annotations are right", IMPORTANCE, "random", _SEEN),
     (f"{_CHOSEN}, where some annotations are wrong", WRONG_SELECTED, WRONG_RANDOM, _SEEN),
+    (f"{_CHOSEN}, where most annotations are wrong", MIXED_SELECTED, MIXED_RANDOM, _SEEN),
     ("Selected by variance is better than all samples, where all annotations are right", IMPORTANCE, "all", _SEEN),
     ("Reinforcement learning beats SFT on the same samples", STRIVE, SFT, _SEEN),
 )

@@ -83,7 +83,7 @@ def _spoilt(found: Figures, store: str, how: str, option: str) -> str:
     told, wrong, share = found["selections"][store], found["wrong"][store], found["scale"][_SHARE[store]]
     return (
         f"Of the annotations in `{store}` {wrong['all']:.0%} {how}\n(`--wrong {share:g}{option}`); its selection keeps "
-        f"{told['kept']} of {told['pool']} samples, {wrong['selected']:.0%} of them wrong."
+        f"{told['kept']} of {told['pool']} samples, {wrong['selected']:.0%} of them such."
     )
 
 
@@ -132,10 +132,10 @@ def _notes(each: Table, found: Figures) -> str:
         "Arms": "All on the selected samples. SFT imitates answers by letter, as benchmarks want them, with an empty "
         "thought; this policy\nwas taught to answer in words, and is too small to look letters up.\n\n",
         "Selection": "GRPO on one importance view.\n\n",
-        "Selection where most is wrong": "GRPO on one importance view, on `mixed-store`. The policy begins at an "
-        f"accuracy of {begun:.3f}\non importance views: what is mixed up takes some of it away.\n\n",
         "Selection among wrong annotations": "GRPO on one importance view, on `wrong-store`, from the policy "
         "with noise.\n\n",
+        "Selection where most is wrong": "GRPO on one importance view, on `mixed-store`. The policy begins at an "
+        f"accuracy of {begun:.3f}\non importance views: what is mixed up takes some of it away.\n\n",
         "Reward, on grounded choice": "STRIVE on the selected grounded choices, from the policy with noise.\n\n",
         "Advantage": "STRIVE on the selected samples; what a reward is compared with.\n\n",
     }

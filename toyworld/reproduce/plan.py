@@ -184,8 +184,8 @@ class Table:
 TABLES = (
     Table("Arms", STRIVE, (ANCHOR, IMPORTANCE, STRIVE, UNIFORM, SPACE, SFT)),
     Table("Selection", IMPORTANCE, ("random", "all", IMPORTANCE), names={IMPORTANCE: "variance-selected"}),
-    Table("Selection where most is wrong", MIXED_SELECTED, (MIXED_RANDOM, MIXED_SELECTED)),
     Table("Selection among wrong annotations", WRONG_SELECTED, (WRONG_RANDOM, WRONG_SELECTED)),
+    Table("Selection where most is wrong", MIXED_SELECTED, (MIXED_RANDOM, MIXED_SELECTED)),
     Table(
         "Reward, on grounded choice",
         "reward-dual",

@@ -20,7 +20,7 @@ from toyworld.reproduce.plan import (
 )
 from toyworld.reproduce.work import Prepared, Workplace, side_by_side
 
-STORES = (STORE, MIXED_STORE, WRONG_STORE)
+STORES = (STORE, WRONG_STORE, MIXED_STORE)
 _SHIFTS = ("--sampler", "uniform", "--no-spatial")
 
 
@@ -33,8 +33,8 @@ def prepare(place: Workplace, scale: Scale) -> tuple[dict[str, dict[str, Any]], 
     starts, clips = Prepared(place, "starts"), Prepared(place, "clips")
     side_by_side(place, [partial(make_starts, starts, scale), partial(make_views, clips, scale)])
     chosen = {name: Prepared(place, name, after=(starts, clips)) for name in STORES}
-    told: dict[str, dict[str, Any]] = {}
-    makers = {STORE: choose, MIXED_STORE: choose_mixed, WRONG_STORE: choose_wrong}
+    makers = {STORE: choose, WRONG_STORE: choose_wrong, MIXED_STORE: choose_mixed}
+    told: dict[str, dict[str, Any]] = {name: {} for name in STORES}  # in this order, whichever is ready first
 
     def job(name: str) -> None:
         told[name] = makers[name](chosen[name], scale)
