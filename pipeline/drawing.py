@@ -233,16 +233,15 @@ def draws_of(stats: pl.DataFrame) -> Draws:
 def chances(stats: pl.DataFrame, planned: int, rule: Rule) -> tuple[Floats, Bools]:
     """For each row of `tally`: the probability that it is kept by its draws, and whether its verdict stands."""
     kept, stands = np.zeros(stats.height), np.zeros(stats.height, dtype=bool)
-    for task, rows in by_task(stats["task"]):
-        part = stats.filter(pl.Series(rows, dtype=pl.Boolean))
-        kept[rows], stands[rows] = _standing(draws_of(part), task, planned, rule)
+    for task, rows, draws in by_task(stats):
+        kept[rows], stands[rows] = _standing(draws, task, planned, rule)
     return kept, stands
 
 
 def _standing(draws: Draws, task: str, planned: int, rule: Rule) -> tuple[Floats, Bools]:
     """`chances` of samples of one task."""
     binary = is_binary(task, rule.reward)
-    threshold = None if rule.thresholds is None else rule.thresholds[task]
+    threshold = rule.threshold(task)
     chance = verdicts.chance_kept(draws, planned, threshold, rule, binary)
     # With nothing to pass, all draws are wanted for their own sake.
     bounded = threshold or rule.min_acc is not None or rule.max_acc is not None
@@ -254,9 +253,8 @@ def reasons(stats: pl.DataFrame, planned: int, rule: Rule) -> list[str]:
     """For each row of `tally` why it is left out by its draws; "" when it is kept, "undecided" when draws lack."""
     chance, stands = chances(stats, planned, rule)
     out = np.full(stats.height, verdicts.KEPT, dtype=object)
-    for task, rows in by_task(stats["task"]):
-        part = stats.filter(pl.Series(rows, dtype=pl.Boolean))
-        out[rows] = verdicts.judge(draws_of(part), None if rule.thresholds is None else rule.thresholds[task], rule)
+    for task, rows, draws in by_task(stats):
+        out[rows] = verdicts.judge(draws, rule.threshold(task), rule)
     early = stats["n"].to_numpy() < planned
     out[early & stands & (chance >= 0.5)] = verdicts.KEPT
     out[early & stands & (chance < 0.5) & (out == verdicts.KEPT)] = verdicts.BELOW
@@ -274,11 +272,10 @@ def statistics(stats: pl.DataFrame) -> pl.DataFrame:
     """What `tally` counted, in the columns of schemas.STATISTICS; mean and interval are null without draws."""
     draws = draws_of(stats)
     low, high = wilson_all(np.minimum(draws.total, draws.n), draws.n)
-    drawn = draws.n > 0
+    there = pl.Series("there", draws.n > 0)
     columns = {"reward_mean": draws.mean, "reward_low": low, "reward_high": high, "reward_var": draws.variance}
     out = stats.with_columns(pl.col("n").cast(pl.Int32).alias("draws"), pl.col("between").alias("between_share"))
     out = out.with_columns(pl.Series(name, values) for name, values in columns.items())
-    there = pl.Series("there", drawn)
     out = out.with_columns(pl.when(there).then(pl.col(name)).alias(name) for name in columns)
     return out.drop("task", "n", "total", "spread", "low", "high", "between")
 
@@ -296,7 +293,8 @@ def _blind(draws: Draws, planned: int, limit: float) -> Bools:
     return settled
 
 
-def by_task(tasks: pl.Series) -> Sequence[tuple[str, Bools]]:
-    """Each task with the rows that have it."""
-    names = tasks.to_numpy()
-    return [(task, names == task) for task in sorted(set(tasks.to_list()))]
+def by_task(stats: pl.DataFrame) -> Sequence[tuple[str, Bools, Draws]]:
+    """Each task with the rows of `tally` that have it, and their draws."""
+    names = stats["task"].to_numpy()
+    masks = [(task, names == task) for task in sorted(set(stats["task"].to_list()))]
+    return [(task, rows, draws_of(stats.filter(pl.Series(rows, dtype=pl.Boolean)))) for task, rows in masks]

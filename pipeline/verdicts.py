@@ -66,6 +66,10 @@ class Rule:
                 f"--min-acc {self.min_acc} --max-acc {self.max_acc}", "the first not above the second", "swap them"
             )
 
+    def threshold(self, task: str) -> float | None:
+        """Least population variance of a task's rewards; None: no filter."""
+        return None if self.thresholds is None else self.thresholds[task]
+
     def text(self) -> str:
         """The rule in force, in one line."""
         parts = []

@@ -5,51 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.measures import temporal_iou
 from pipeline.rewards import score
-from trainer.grading import BENCHMARKS, Graded, benchmarks, compared, grade, is_withheld
-from trainer.grading.nextgqa import intersection_over_prediction
-from trainer.grading.registry import benchmark_of, figures_of
-
-MOMENTS = st.floats(0, 100, allow_nan=False).map(lambda x: round(x, 2))
-SPANS = st.tuples(MOMENTS, MOMENTS).map(lambda s: (min(s), max(s)))
-
-
-def row(
-    dataset: str, task: str, response: str | None, answer: str = "", spans: Sequence[Any] = (), **columns: Any
-) -> dict[str, Any]:
-    """A line of a predictions file; further columns are those of the original row."""
-    line = {"view": "anchor", "sample_id": "", "video_id": "", "source": dataset, "failure": ""} | {
-        name: columns.pop(name) for name in ("view", "sample_id", "video_id", "source", "failure") if name in columns
-    }
-    line |= {"dataset": dataset, "task": task, "answer": answer, "duration_s": None, "origin": json.dumps(columns)}
-    line |= {"options": ["red", "blue", "green"] if "choice" in task else [], "spans": [list(s) for s in spans]}
-    line["response"] = None if response is None else f"<think></think><answer>{response}</answer>"
-    return line
-
-
-def graded(rows: Sequence[dict[str, Any]]) -> list[Graded]:
-    """Rows with ids of their own, each about a video of its own."""
-    return [
-        grade(r | {"sample_id": r["sample_id"] or f"s{i}", "video_id": r["video_id"] or f"v{i}"})
-        for i, r in enumerate(rows)
-    ]
-
-
-def values(rows: Sequence[dict[str, Any]], view: str = "anchor") -> dict[str, float]:
-    """The figures of one dataset on one view."""
-    found = figures_of(graded(rows))
-    return {name: figure.value for name, figure in found[rows[0]["dataset"], view].items()}
-
-
-def by(rows: Sequence[dict[str, Any]], axis: str, figure: str) -> dict[str, float]:
-    """One figure by the groups of an axis."""
-    (part,) = benchmarks(graded(rows), {})
-    return {group: figures[figure]["value"] for group, figures in part["by"][axis].items()}
-
+from tests.answer_rows import NEXTGQA, by, graded, row, values
+from trainer.grading import BENCHMARKS, benchmarks, compared, is_withheld
+from trainer.grading.registry import benchmark_of
 
 DIRECTIONS = [f"object_rel_direction_{level}" for level in ("easy", "medium", "hard")]
 NUMBERS = ["object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation"]
@@ -99,87 +59,6 @@ def test_mean_relative_accuracy_at_the_thresholds(said: str, mra: float) -> None
     """A relative error of exactly .05 still has the highest level (<=); one a little above has not."""
     found = values([row("vsi-bench", "number", said, "100", question_type="object_counting")])
     assert found["object_counting"] == pytest.approx(mra)
-
-
-def test_grounding_at_the_thresholds() -> None:
-    """IoUs of exactly .3, .5 and .7 count; swapped ends are put in order; what cannot be read has IoU 0."""
-    lines = [
-        row("charades-sta", "grounding", "0 - 3", spans=[(0, 10)]),
-        row("charades-sta", "grounding", "5 - 0", spans=[(0, 10)]),
-        row("charades-sta", "grounding", "0 - 7", spans=[(0, 10)]),
-        row("charades-sta", "grounding", "0 - 4.99", spans=[(0, 10)]),
-        row("charades-sta", "grounding", "soon", spans=[(0, 10)]),
-        row("charades-sta", "grounding", None, spans=[(0, 10)], failure="frames cannot be read"),
-    ]
-    found = values(lines)
-    assert found["miou"] == pytest.approx((0.3 + 0.5 + 0.7 + 0.499) / 6)
-    assert (found["r1@0.3"], found["r1@0.5"], found["r1@0.7"]) == pytest.approx((4 / 6, 2 / 6, 1 / 6))
-    (part,) = benchmarks(graded(lines), {})
-    assert part["counts"] == {"n": 6, "unparseable": 1, "failed": {"frames cannot be read": 1}, "withheld": 0}
-
-
-def test_several_moments_count_by_the_nearest() -> None:
-    lines = [
-        row("qvhighlights", "grounding", "10 - 20", spans=[(0, 4), (10, 20)]),
-        row("qvhighlights", "grounding", "0 - 1", spans=[(0, 4)]),
-    ]
-    assert values(lines)["miou"] == pytest.approx(0.625)
-    assert by(lines, "moments", "miou") == {"one": 0.25, "several": 1.0}
-
-
-@given(SPANS, SPANS.filter(lambda s: s[0] < s[1]))
-def test_iop_is_the_share_of_the_prediction_and_never_below_iou(
-    span: tuple[float, float], truth: tuple[float, float]
-) -> None:
-    found = intersection_over_prediction(span, truth)
-    assert 0.0 <= found <= 1.0
-    assert found >= temporal_iou(span, truth) - 1e-12
-    if truth[0] <= span[0] and span[1] <= truth[1]:
-        assert found == 1.0
-    if span[0] > truth[1] or span[1] < truth[0]:
-        assert found == 0.0
-
-
-@pytest.mark.parametrize(
-    ("span", "iop"),
-    [((0, 10), 0.4), ((4, 8), 0.5), ((2, 6), 1.0), ((3, 3), 1.0), ((2, 2), 1.0), ((6, 6), 1.0), ((6.01, 6.01), 0.0),
-     ((7, 9), 0.0), ((6, 9), 0.0)],
-)  # fmt: skip
-def test_iop_values(span: tuple[float, float], iop: float) -> None:
-    """Against the true span 2 - 6, also of predictions without length: 1 from end to end, 0 beyond."""
-    assert intersection_over_prediction(span, (2, 6)) == pytest.approx(iop)
-
-
-NEXTGQA = [
-    # (answer, span) against B and 2 - 6 (and 20 - 30): IoP, IoU
-    row("nextgqa", "grounded_choice", "B 4 - 8", "B", [(2, 6), (20, 30)], type="CW"),  # .5, 1/3: grounded
-    row("nextgqa", "grounded_choice", "B 0 - 10", "B", [(2, 6), (20, 30)], type="CH"),  # .4, .4
-    row("nextgqa", "grounded_choice", "A 20 - 30", "B", [(2, 6), (20, 30)], type="TP"),  # 1, 1, but wrong
-    row("nextgqa", "grounded_choice", "B 3 - 3", "B", [(2, 6)], type="TN"),  # no length: 1, 0: grounded
-    row("nextgqa", "grounded_choice", "B", "B", [(2, 6)], type="TC"),  # right without a span
-    row("nextgqa", "grounded_choice", None, "B", [(2, 6)], type="DL", failure="frames cannot be read"),
-]
-
-
-def test_nextgqa_counts_what_is_missing_as_wrong() -> None:
-    found = values(NEXTGQA)
-    assert found["acc@qa"] == pytest.approx(4 / 6)
-    assert found["acc@gqa"] == pytest.approx(2 / 6)
-    assert found["miop"] == pytest.approx((0.5 + 0.4 + 1 + 1) / 6)
-    assert (found["iop@0.3"], found["iop@0.5"]) == pytest.approx((4 / 6, 3 / 6))
-    assert found["miou"] == pytest.approx((1 / 3 + 0.4 + 1) / 6)
-    assert (found["iou@0.3"], found["iou@0.5"]) == pytest.approx((3 / 6, 1 / 6))
-
-
-def test_nextgqa_as_its_own_script_skips_what_is_missing() -> None:
-    found = by(NEXTGQA, "span", "acc@gqa")
-    assert found == {"named": 0.5, "none": 0.0}
-    assert by(NEXTGQA, "span", "miop")["named"] == pytest.approx(2.9 / 4)
-    assert by(NEXTGQA, "question group", "acc@gqa")["causal"] == 0.5
-    assert by(NEXTGQA, "question type", "acc@gqa")["TN"] == 0.5, "TP counts as TN"
-    (part,) = benchmarks(graded(NEXTGQA), {})
-    assert part["counts"]["no span"] == 2
-    assert part["counts"]["span without length"] == 1
 
 
 def test_nextqa_by_type() -> None:

@@ -11,7 +11,7 @@ from pipeline.runner import _Waiting
 from pipeline.stage import Outcome
 from pipeline.store import Store
 from pipeline.variants import BuildVariants
-from tests.test_store import frames
+from tests.store_rows import frames
 from trainer import stream
 from trainer.rows import Rows
 from trainer.stream import Stream

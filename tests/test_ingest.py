@@ -1,13 +1,10 @@
 """Ingest: every row of a file becomes a sample or stands in quarantine with its reason; the same file adds nothing."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +18,7 @@ from pipeline.runner import run
 from pipeline.schemas import TASKS
 from pipeline.store import Store
 from tests.clips import write_clip, write_sound
+from tests.ingest_rows import problem, write
 
 
 @pytest.fixture(scope="module")
@@ -38,36 +36,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", create=True)
-
-
-def problem(number: int, **changes: Any) -> dict[str, Any]:
-    """A row of the Video-R1 layout."""
-    return {
-        "problem_id": number,
-        "problem": "What colour is it?",
-        "data_type": "video",
-        "problem_type": "multiple choice",
-        "options": ["A. red", "B. blue "],
-        "solution": "<answer>B</answer>",
-        "path": "./a.mp4",
-        "data_source": "test",
-        **changes,
-    }
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    if path.suffix == ".json":
-        path.write_text(json.dumps(rows))
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        with path.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
 
 
 def samples(store: Store) -> dict[str, dict[str, Any]]:

@@ -26,8 +26,8 @@ from pipeline.store.upkeep import DELETED, PIECES, VERSIONS, Shape, shape
 from pipeline.verify import verify
 from tests import verify_world as world
 from tests.kill import kill_at_random_moments
+from tests.store_rows import frames
 from tests.tables import assert_same
-from tests.test_store import frames
 
 NOW = datetime.timedelta(0)
 

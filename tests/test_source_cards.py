@@ -1,13 +1,11 @@
 """The cards: one for every source, in one order, and true: their examples are read by the adapters they describe."""
 
-import ast
 import importlib
 import inspect
 import json
 import re
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -24,14 +22,11 @@ from pipeline.schemas import TASKS
 from pipeline.sources import SOURCES, Draft, Rejected, Source, find, generic, is_evaluation, read
 from pipeline.sources import draft as checks
 from tests import card_parts as parts
+from tests.card_sources import ROOT, asked_for, literals, made, modules, reasons
 from tests.real_data import real_folder
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = [source.name for source in SOURCES]
 NO_SOURCES = {"TEMPLATE", "toyworld"}  # how a card is written, and a world that has no adapter of its own
-ADAPTERS = {f"pipeline.sources.{file.stem}" for file in (ROOT / "pipeline" / "sources").glob("*.py")} - {
-    f"pipeline.sources.{name}" for name in ("__init__", "draft", "files", "source", "values")
-}
 
 REAL = (
     *("nextqa/val.csv", "nextqa/test.csv", "nextgqa/val.csv", "nextgqa/test.csv"),
@@ -70,44 +65,6 @@ def write(block: parts.Block, folder: Path) -> Path:
     else:
         file.write_text(block.text, encoding="utf-8")
     return file
-
-
-def modules(source: Source) -> list[ModuleType]:
-    """An adapter's module, and those of the adapters that it takes parts from."""
-    own = inspect.getmodule(source.draft)
-    assert own is not None
-    used = [found for part in vars(own).values() if inspect.isroutine(part) and (found := inspect.getmodule(part))]
-    return [own, *(module for module in used if module is not own and module.__name__ in ADAPTERS)]
-
-
-def literals(source: Source) -> set[str]:
-    """All string literals of an adapter, and the texts in its tuples."""
-    found: set[str] = set()
-    for module in modules(source):
-        nodes = ast.walk(ast.parse(inspect.getsource(module)))
-        found |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-        found |= {text for value in vars(module).values() if isinstance(value, tuple) for text in value}
-    return {text for text in found if isinstance(text, str)}
-
-
-def asked_for(source: Source) -> set[str]:
-    """The columns that an adapter's draft asks a row for by name: row.get("column")."""
-    tree = ast.parse(inspect.getsource(source.draft))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "row.get"]
-    names = [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
-    return {name for name in names if isinstance(name, str)}
-
-
-def made(source: Source) -> set[str]:
-    """The columns that an adapter's own rows have where the file holds no rows: keys of the objects that it builds."""
-    nodes = [node for module in modules(source) for node in ast.walk(ast.parse(inspect.getsource(module)))]
-    keys = [key for node in nodes if isinstance(node, ast.Dict) for key in node.keys]
-    return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-
-
-def reasons(module: ModuleType) -> set[str]:
-    """The reasons for which a module rejects rows."""
-    return set(re.findall(r'Rejected\(\s*"([^"]+)"', inspect.getsource(module)))
 
 
 def left_out(name: str) -> str:

@@ -16,10 +16,7 @@ from tests.faults.world import STAGES, World
 
 TRIES = 4  # times `times`: trials that may miss, because the work ended before its moment came
 CREW = {"ingest": 2, "cache_frames": 2, "score_frames": 1, "build_variants": 2, "select": 1}
-WRITES = {"ingest": "samples", "cache_frames": "frames", "score_frames": "frame_scores"} | {
-    "build_variants": "variants",
-    "select": "rollouts",
-}
+WRITES = dict(zip(CREW, ("samples", "frames", "frame_scores", "variants", "rollouts"), strict=True))
 
 
 @dataclass(frozen=True)
