@@ -9,21 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def problem(number: int, **changes: Any) -> dict[str, Any]:
-    """A row of the Video-R1 layout."""
-    return {
-        "problem_id": number,
-        "problem": "What colour is it?",
-        "data_type": "video",
-        "problem_type": "multiple choice",
-        "options": ["A. red", "B. blue "],
-        "solution": "<answer>B</answer>",
-        "path": "./a.mp4",
-        "data_source": "test",
-        **changes,
-    }
-
-
 def write(path: Path, rows: list[Any]) -> Path:
     if path.suffix == ".json":
         path.write_text(json.dumps(rows))

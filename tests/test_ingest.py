@@ -18,7 +18,8 @@ from pipeline.runner import run
 from pipeline.schemas import TASKS
 from pipeline.store import Store
 from tests.clips import write_clip, write_sound
-from tests.ingest_rows import problem, write
+from tests.ingest_rows import write
+from tests.source_choices import problem
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_video_r1_rows_become_samples(store: Store, videos: Path, tmp_path: Path
     assert report.repairs == {"options put in order": 1}
     found = sorted(samples(store).values(), key=lambda row: json.loads(row["origin"])["problem_id"])
     assert [(row["task"], row["options"], row["answer"]) for row in found] == [
-        ("choice", ["red", "blue"], "B"),
+        ("choice", ["paper", "cloth"], "B"),
         ("number", [], "3"),
         ("open", [], "a dog"),
         ("choice", ["one", "two", "three"], "A"),
